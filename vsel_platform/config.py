@@ -1,0 +1,273 @@
+"""The project file: one YAML, one model, unknown keys refused; `vsel config show` prints every value."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vsel_platform.errors import ConfigError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskSettings(Settings):
+    """Where a row's task comes from: exactly one of a column, task files, or a rule on a text field."""
+
+    column: str | None = Field(None, description="Top-level key of the row that holds the task name.")
+    files: dict[str, str] | None = Field(
+        None, description="Task name -> JSON file with the rows of the task (matched by `id_key`)."
+    )
+    id_key: str = Field("unique_idx", description="Key by which rows of the task files are matched.")
+    rule: str | None = Field(
+        None, description="Regular expression on the image path; its first group is the task name."
+    )
+    default: str = Field("default", description="Task of rows that none of the above names.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("column", "files", "rule") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of column, files, rule; got {', '.join(given)}")
+        return self
+
+
+class ImageSettings(Settings):
+    """Which images are accepted and how far they are opened while a dataset is ingested."""
+
+    check: Literal["full", "header", "none"] = Field(
+        "header",
+        description="full: decode every pixel; header: open and read the size; none: do not open "
+        "(identity is then the path, not the content).",
+    )
+    max_pixels: int = Field(50_000_000, gt=0, description="Largest width x height [pixels].")
+    max_bytes: int = Field(50_000_000, gt=0, description="Largest file [bytes].")
+    formats: tuple[str, ...] = Field(
+        ("PNG", "JPEG", "WEBP", "GIF", "BMP"), description="Accepted container formats (Pillow names)."
+    )
+
+
+class DatasetSettings(Settings):
+    """One source of image-instruction rows."""
+
+    format: Literal["llava", "sharegpt", "vision_flan", "huggingface"] = "llava"
+    source: str = Field(description="File, directory or glob; any fsspec path.")
+    image_root: str = Field(
+        "", description="Root that relative image paths start at; nothing outside it is read."
+    )
+    task: TaskSettings = TaskSettings()
+    images: ImageSettings = ImageSettings()
+    max_quarantine_rate: float = Field(
+        0.05, ge=0, le=1, description="Share of bad rows above which the ingest fails."
+    )
+    shard_rows: int = Field(10_000, gt=0, description="Rows of new content in one shard.")
+
+
+class EncoderSettings(Settings):
+    """An image encoder: registered name, and for hub models the model and its revision."""
+
+    name: str = Field("huggingface", description="Registered encoder: huggingface, efficientnet_lite0.")
+    model: str = Field("facebook/dinov2-base", description="Hub id or directory (huggingface only).")
+    revision: str | None = Field(None, description="Hub revision (commit) to pin.")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = Field(
+        0, ge=0, description="Images per batch; 0 chooses it and halves it when memory is short."
+    )
+    decode_workers: int = Field(2, ge=0, description="Threads that decode images ahead of the model.")
+
+
+class VlmSettings(Settings):
+    """A vision-language model and its prompt."""
+
+    model: str = Field("llava-hf/llava-1.5-7b-hf", description="Hub id, directory, or `embedded:demo`.")
+    revision: str | None = Field(None, description="Hub revision (commit) to pin.")
+    template: str = Field("vicuna_v1", description="Conversation template.")
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    max_tokens: int = Field(2048, gt=0, description="Longest row [tokens]; longer ones are cut and counted.")
+    batch_tokens: int = Field(
+        8192, gt=0, description="Tokens per batch, padding included; halved when memory is short."
+    )
+
+
+class LoraSettings(Settings):
+    """LoRA fine-tuning. Defaults are PreSel's (specification A1.9)."""
+
+    rank: int = Field(128, gt=0)
+    alpha: int = Field(256, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    projector_learning_rate: float = Field(2e-5, ge=0, description="0 keeps the projector frozen.")
+    epochs: float = Field(1.0, gt=0)
+    batch_rows: int = Field(64, gt=0, description="Rows per optimiser step.")
+    warmup_fraction: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    seed: int = 12345
+
+
+class ReferenceSettings(Settings):
+    """The reference subset and the model trained on it (PreSel, step 1)."""
+
+    fraction: float = Field(0.05, gt=0, le=1, description="Share of the images of every task.")
+    seed: int = 12345
+    refresh_growth: float = Field(
+        0.25,
+        ge=0,
+        description="The reference model is trained anew when the reference subset has grown or changed by "
+        "more than this share since then; until then the stored model scores new reference rows.",
+    )
+    lora: LoraSettings = LoraSettings()
+
+
+class Budget(Settings):
+    """How much to select: exactly one of rows, percent, tokens."""
+
+    rows: int | None = Field(None, gt=0)
+    percent: float | None = Field(None, gt=0, le=100)
+    tokens: int | None = Field(None, gt=0, description="Answer and question tokens of the selected rows.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(value is not None for value in (self.rows, self.percent, self.tokens)) != 1:
+            raise ValueError("give exactly one of rows, percent, tokens")
+        return self
+
+
+class RecipeSettings(Settings):
+    """One selection: a method on a dataset under a budget."""
+
+    dataset: Name
+    method: str = "presel"
+    mode: Literal["default", "released"] = "default"
+    budget: Budget = Budget(percent=15)
+    seed: int = 12345
+    rounds: int = Field(3, ge=1, description="The budget is reached in this many rounds.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the method.")
+    train: bool = Field(True, description="Fine-tune on this selection in the `train` stage.")
+
+
+class TrainingSettings(Settings):
+    """Fine-tuning on a selected subset, and its evaluation."""
+
+    lora: LoraSettings = LoraSettings()
+    evaluation: str | None = Field(None, description="LLaVA JSON file with held-out rows to evaluate on.")
+    evaluation_rows: int = Field(
+        0, ge=0, description="Evaluate on this many rows at most (stable choice); 0 = all."
+    )
+
+
+class ComputeSettings(Settings):
+    """Where jobs that load a model run."""
+
+    backend: Literal["in_process", "subprocess"] = "subprocess"
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
+    threads: int = Field(0, ge=0, description="CPU threads of the worker; 0 = all cores.")
+
+
+class AutomationSettings(Settings):
+    """When things run by themselves."""
+
+    nightly_cron: str = "0 2 * * *"
+    source_interval_s: int = Field(30, ge=5, description="How often source files are looked at [s].")
+    reconcile_interval_s: int = Field(30, ge=5, description="How often stale selections are looked for [s].")
+    max_attempts: int = Field(
+        3, ge=1, description="A failing target is not asked for again after this many failures."
+    )
+
+
+class Project(Settings):
+    """The project file."""
+
+    name: Name
+    store: str = Field(
+        ".vsel/store", description="Directory or s3://bucket/prefix; relative to the project file."
+    )
+    datasets: dict[Name, DatasetSettings]
+    image_encoder: EncoderSettings = EncoderSettings()
+    vlm: VlmSettings = VlmSettings()
+    reference: ReferenceSettings = ReferenceSettings()
+    recipes: dict[Name, RecipeSettings] = Field(default_factory=dict)
+    training: TrainingSettings = TrainingSettings()
+    compute: ComputeSettings = ComputeSettings()
+    automation: AutomationSettings = AutomationSettings()
+    base_dir: str = Field(".", description="Directory that relative paths start at; set by the loader.")
+
+    @field_validator("datasets")
+    @classmethod
+    def _some(cls, value: dict[str, DatasetSettings]) -> dict[str, DatasetSettings]:
+        if not value:
+            raise ValueError("declare at least one dataset")
+        return value
+
+    @model_validator(mode="after")
+    def _recipes_name_datasets(self) -> Self:
+        for name, recipe in self.recipes.items():
+            if recipe.dataset not in self.datasets:
+                known = ", ".join(self.datasets)
+                raise ValueError(
+                    f"recipe {name!r} names the unknown dataset {recipe.dataset!r} (known: {known})"
+                )
+        return self
+
+    def resolve(self, path: str) -> str:
+        """`path` made absolute against the project file's directory; URLs stay as they are."""
+        if not path or "://" in path or Path(path).is_absolute():
+            return path
+        return str(Path(self.base_dir) / path)
+
+    @property
+    def store_root(self) -> str:
+        """Absolute path or URL of the store."""
+        return self.resolve(self.store)
+
+    def dataset(self, name: str) -> DatasetSettings:
+        """Settings of a dataset; ConfigError with the known names if there is none."""
+        if name not in self.datasets:
+            raise ConfigError(f"unknown dataset {name!r}; the project file has: {', '.join(self.datasets)}")
+        return self.datasets[name]
+
+    def recipe(self, name: str) -> RecipeSettings:
+        """Settings of a recipe; ConfigError with the known names if there is none."""
+        if name not in self.recipes:
+            known = ", ".join(self.recipes) or "none"
+            raise ConfigError(f"unknown recipe {name!r}; the project file has: {known}")
+        return self.recipes[name]
+
+
+def parse_project(text: str, *, base_dir: str, origin: str = "project file") -> Project:
+    """Parse the YAML text of a project file.
+
+    Environment variables in `${NAME}` form are not expanded: a project file means the same everywhere.
+    Raises ConfigError that names the key, the value and the allowed ones.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{origin}: expected a mapping with `name` and `datasets`, got {type(data).__name__}"
+        )
+    if "base_dir" in data:
+        raise ConfigError(f"{origin}: base_dir: set by the loader, remove it")
+    try:
+        return Project.model_validate({**data, "base_dir": base_dir})
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(p) for p in e['loc']) or '(top)'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{origin}: {len(lines)} problem(s)\n" + "\n".join(lines)) from error
+
+
+def load_project(path: str | os.PathLike[str]) -> Project:
+    """Read a project file. Raises ConfigError if it is missing or wrong."""
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"no project file at {file}; `vsel init` writes one, --project names another")
+    return parse_project(file.read_text("utf-8"), base_dir=str(file.resolve().parent), origin=str(file))

@@ -1,0 +1,271 @@
+"""Every table's schema, once: storage, checks, SQL comments and docs are made from it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: Arrow type name, meaning, unit; `nullable` columns hold NULL where a value is missing."""
+
+    name: str
+    type: str
+    description: str
+    unit: str = ""
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """One table: its columns, what one partition is, and the columns that identify a row in it."""
+
+    name: str
+    description: str
+    partition_by: tuple[str, ...]
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def arrow_schema(self) -> "pa.Schema":
+        """Arrow schema of the table, nullability included."""
+        import pyarrow as pa
+
+        return pa.schema([pa.field(c.name, arrow_type(c.type), nullable=c.nullable) for c in self.columns])
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns in order."""
+        return [column.name for column in self.columns]
+
+
+def arrow_type(name: str) -> Any:
+    """Arrow type of a type name: string, bool, int32, int64, float32, float64, list<...>."""
+    import pyarrow as pa
+
+    if name.startswith("list<"):
+        return pa.list_(arrow_type(name[5:-1]))
+    return {
+        "string": pa.string(),
+        "bool": pa.bool_(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "float32": pa.float32(),
+        "float64": pa.float64(),
+    }[name]
+
+
+SAMPLE_ID = Column(
+    "sample_id",
+    "string",
+    "Identity of the row's content: sha256 of turns and image identities.",
+    "sha256 hex",
+)
+IMAGE_ID = Column("image_id", "string", "Identity of the image: sha256 of the file's bytes.", "sha256 hex")
+TASK = Column("task", "string", "Task of the row.")
+
+_SPECS = (
+    TableSpec(
+        "manifest",
+        "A dataset at a point in time: one row per accepted source row, in source order.",
+        ("dataset",),
+        ("position",),
+        (
+            Column(
+                "position", "int64", "Position in the source, counted over all files in order.", "0-based"
+            ),
+            SAMPLE_ID,
+            Column("shard", "string", "Shard that holds the content."),
+            TASK,
+            Column(
+                "source_id", "string", "The row's own id, as JSON; an attribute, never a key.", nullable=True
+            ),
+            Column("is_duplicate", "bool", "The same content stands at an earlier position."),
+            Column(
+                "row_json",
+                "string",
+                "The source row, if it differs from the one kept with the content.",
+                "JSON",
+                True,
+            ),
+        ),
+    ),
+    TableSpec(
+        "quarantine",
+        "Source rows that were refused, each with its reason.",
+        ("dataset",),
+        ("position",),
+        (
+            Column("position", "int64", "Position in the source.", "0-based"),
+            Column("reason", "string", "Reason code."),
+            Column("detail", "string", "What exactly is wrong, and where in the row."),
+            Column("row_json", "string", "The first 2,000 characters of the row.", "JSON", True),
+        ),
+    ),
+    TableSpec(
+        "samples",
+        "Content of rows, once per distinct content.",
+        ("shard",),
+        ("sample_id",),
+        (
+            SAMPLE_ID,
+            Column(
+                "conversation",
+                "string",
+                "Turns as [[role, text], ...]; roles are system, user, assistant.",
+                "JSON",
+            ),
+            Column("image_ids", "list<string>", "Identities of the row's images, in order."),
+            Column("n_turns", "int32", "Number of turns.", "turns"),
+            Column("n_characters", "int64", "Length of all texts.", "characters"),
+            Column("row_json", "string", "The source row as it was first seen.", "JSON"),
+        ),
+    ),
+    TableSpec(
+        "images",
+        "Images, once per distinct content that the shard brought in.",
+        ("shard",),
+        ("image_id",),
+        (
+            IMAGE_ID,
+            Column("path", "string", "Where the bytes lie (path or URL)."),
+            Column("source_path", "string", "The path as the source row gives it."),
+            Column("n_bytes", "int64", "Size of the file.", "bytes", True),
+            Column("width", "int32", "Width.", "pixels", True),
+            Column("height", "int32", "Height.", "pixels", True),
+            Column("format", "string", "Container format.", nullable=True),
+        ),
+    ),
+    TableSpec(
+        "signal_failures",
+        "Content for which a signal could not be computed, with the reason; its value is NULL.",
+        ("signal", "fingerprint", "shard"),
+        ("content_id",),
+        (
+            Column("content_id", "string", "sample_id or image_id.", "sha256 hex"),
+            Column("reason", "string", "Reason code."),
+            Column("detail", "string", "What happened."),
+        ),
+    ),
+    TableSpec(
+        "reference_subset",
+        "Rows of the images that were drawn for the reference set of a dataset.",
+        ("dataset",),
+        ("sample_id",),
+        (SAMPLE_ID, TASK, Column("image_id", "string", "First image of the row.", "sha256 hex")),
+    ),
+    TableSpec(
+        "losses",
+        "Answer loss of rows under two conditions (with and without the question).",
+        ("fingerprint", "shard"),
+        ("sample_id", "condition"),
+        (
+            SAMPLE_ID,
+            Column("condition", "string", "full, or no_question."),
+            Column(
+                "loss_sum", "float64", "Sum of the negative log-likelihood of the answer tokens.", "nat", True
+            ),
+            Column("loss_mean", "float64", "loss_sum / n_tokens.", "nat/token", True),
+            Column("n_tokens", "int32", "Answer tokens that count.", "tokens"),
+        ),
+    ),
+    TableSpec(
+        "presel_tasks",
+        "PreSel: importance of the tasks of a dataset.",
+        ("dataset", "mode"),
+        ("task",),
+        (
+            TASK,
+            Column("n_rows", "int64", "Rows of the task (distinct content).", "rows"),
+            Column("n_reference", "int64", "Reference rows.", "rows"),
+            Column("n_relevance", "int64", "Reference rows with a finite instruction relevance.", "rows"),
+            Column(
+                "difficulty",
+                "float64",
+                "Mean instruction relevance (loss with / loss without question).",
+                "1",
+                True,
+            ),
+        ),
+    ),
+    TableSpec(
+        "presel_scores",
+        "PreSel: relevance, cluster and typicality of every row of a dataset.",
+        ("dataset", "mode"),
+        ("sample_id",),
+        (
+            SAMPLE_ID,
+            TASK,
+            Column(
+                "image_id", "string", "First image of the row; NULL for text-only rows.", "sha256 hex", True
+            ),
+            Column("is_reference", "bool", "The row belongs to the reference subset."),
+            Column(
+                "relevance", "float64", "Instruction relevance; known for reference rows only.", "1", True
+            ),
+            Column(
+                "cluster",
+                "int32",
+                "Cluster inside the task; NULL for rows without an image embedding.",
+                "",
+                True,
+            ),
+            Column(
+                "typicality",
+                "float64",
+                "Mean cosine to the nearest neighbours inside the cluster.",
+                "cosine",
+                True,
+            ),
+        ),
+    ),
+    TableSpec(
+        "selected_subset",
+        "Rows that a recipe selected, in rank order.",
+        ("recipe",),
+        ("rank",),
+        (
+            Column("rank", "int64", "Order in which a smaller budget would keep rows.", "1-based"),
+            SAMPLE_ID,
+            Column("position", "int64", "First position of the content in the source.", "0-based"),
+            TASK,
+            Column("stratum", "string", "image or text."),
+            Column("reason", "string", "Why the row is in: reference, typical, text, random ..."),
+            Column("score", "float64", "Score that the rank is made from.", "", True),
+            Column("cluster", "int32", "Cluster inside the task.", "", True),
+        ),
+    ),
+    TableSpec(
+        "selected_tasks",
+        "Budget of every task in a selection.",
+        ("recipe",),
+        ("task",),
+        (
+            TASK,
+            Column("n_available", "int64", "Rows that could be selected, reference excluded.", "rows"),
+            Column("n_reference", "int64", "Reference rows, which are part of the selection.", "rows"),
+            Column("difficulty", "float64", "Task difficulty that the weight comes from.", "1", True),
+            Column("weight", "float64", "Share of the budget.", "1"),
+            Column("budget", "int64", "Rows to select, reference excluded.", "rows"),
+            Column("n_selected", "int64", "Rows selected, reference excluded.", "rows"),
+        ),
+    ),
+    TableSpec(
+        "evaluation",
+        "Held-out evaluation of a fine-tuned checkpoint, one row per task and model.",
+        ("recipe",),
+        ("model", "task"),
+        (
+            Column("model", "string", "base (before tuning) or tuned."),
+            TASK,
+            Column("n_answers", "int64", "Answers evaluated.", "answers"),
+            Column("exact_match", "float64", "Share of answers produced exactly.", "1"),
+            Column("loss_mean", "float64", "Mean answer loss.", "nat/token"),
+        ),
+    ),
+)
+
+TABLES: dict[str, TableSpec] = {spec.name: spec for spec in _SPECS}

@@ -1,0 +1,1 @@
+"""Dagster assets in the order in which data walks: each loads, calls one stage, and reports."""

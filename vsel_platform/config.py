@@ -60,14 +60,10 @@ class DatasetSettings(Settings):
 
     format: Literal["llava", "sharegpt", "vision_flan", "huggingface"] = "llava"
     source: str = Field(description="File, directory or glob; any fsspec path.")
-    image_root: str = Field(
-        "", description="Root that relative image paths start at; nothing outside it is read."
-    )
+    image_root: str = Field("", description="Root that relative image paths start at; nothing outside it is read.")
     task: TaskSettings = TaskSettings()
     images: ImageSettings = ImageSettings()
-    max_quarantine_rate: float = Field(
-        0.05, ge=0, le=1, description="Share of bad rows above which the ingest fails."
-    )
+    max_quarantine_rate: float = Field(0.05, ge=0, le=1, description="Share of bad rows above which the ingest fails.")
     shard_rows: int = Field(10_000, gt=0, description="Rows of new content in one shard.")
 
 
@@ -78,9 +74,7 @@ class EncoderSettings(Settings):
     model: str = Field("facebook/dinov2-base", description="Hub id or directory (huggingface only).")
     revision: str | None = Field(None, description="Hub revision (commit) to pin.")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: int = Field(
-        0, ge=0, description="Images per batch; 0 chooses it and halves it when memory is short."
-    )
+    batch_size: int = Field(0, ge=0, description="Images per batch; 0 chooses it and halves it when memory is short.")
     decode_workers: int = Field(2, ge=0, description="Threads that decode images ahead of the model.")
 
 
@@ -159,9 +153,7 @@ class TrainingSettings(Settings):
 
     lora: LoraSettings = LoraSettings()
     evaluation: str | None = Field(None, description="LLaVA JSON file with held-out rows to evaluate on.")
-    evaluation_rows: int = Field(
-        0, ge=0, description="Evaluate on this many rows at most (stable choice); 0 = all."
-    )
+    evaluation_rows: int = Field(0, ge=0, description="Evaluate on this many rows at most (stable choice); 0 = all.")
 
 
 class ComputeSettings(Settings):
@@ -178,18 +170,14 @@ class AutomationSettings(Settings):
     nightly_cron: str = "0 2 * * *"
     source_interval_s: int = Field(30, ge=5, description="How often source files are looked at [s].")
     reconcile_interval_s: int = Field(30, ge=5, description="How often stale selections are looked for [s].")
-    max_attempts: int = Field(
-        3, ge=1, description="A failing target is not asked for again after this many failures."
-    )
+    max_attempts: int = Field(3, ge=1, description="A failing target is not asked for again after this many failures.")
 
 
 class Project(Settings):
     """The project file."""
 
     name: Name
-    store: str = Field(
-        ".vsel/store", description="Directory or s3://bucket/prefix; relative to the project file."
-    )
+    store: str = Field(".vsel/store", description="Directory or s3://bucket/prefix; relative to the project file.")
     datasets: dict[Name, DatasetSettings]
     image_encoder: EncoderSettings = EncoderSettings()
     vlm: VlmSettings = VlmSettings()
@@ -212,9 +200,7 @@ class Project(Settings):
         for name, recipe in self.recipes.items():
             if recipe.dataset not in self.datasets:
                 known = ", ".join(self.datasets)
-                raise ValueError(
-                    f"recipe {name!r} names the unknown dataset {recipe.dataset!r} (known: {known})"
-                )
+                raise ValueError(f"recipe {name!r} names the unknown dataset {recipe.dataset!r} (known: {known})")
         return self
 
     def resolve(self, path: str) -> str:
@@ -253,9 +239,7 @@ def parse_project(text: str, *, base_dir: str, origin: str = "project file") -> 
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(
-            f"{origin}: expected a mapping with `name` and `datasets`, got {type(data).__name__}"
-        )
+        raise ConfigError(f"{origin}: expected a mapping with `name` and `datasets`, got {type(data).__name__}")
     if "base_dir" in data:
         raise ConfigError(f"{origin}: base_dir: set by the loader, remove it")
     try:

@@ -74,15 +74,11 @@ _SPECS = (
         ("dataset",),
         ("position",),
         (
-            Column(
-                "position", "int64", "Position in the source, counted over all files in order.", "0-based"
-            ),
+            Column("position", "int64", "Position in the source, counted over all files in order.", "0-based"),
             SAMPLE_ID,
             Column("shard", "string", "Shard that holds the content."),
             TASK,
-            Column(
-                "source_id", "string", "The row's own id, as JSON; an attribute, never a key.", nullable=True
-            ),
+            Column("source_id", "string", "The row's own id, as JSON; an attribute, never a key.", nullable=True),
             Column("is_duplicate", "bool", "The same content stands at an earlier position."),
             Column(
                 "row_json",
@@ -165,9 +161,7 @@ _SPECS = (
         (
             SAMPLE_ID,
             Column("condition", "string", "full, or no_question."),
-            Column(
-                "loss_sum", "float64", "Sum of the negative log-likelihood of the answer tokens.", "nat", True
-            ),
+            Column("loss_sum", "float64", "Sum of the negative log-likelihood of the answer tokens.", "nat", True),
             Column("loss_mean", "float64", "loss_sum / n_tokens.", "nat/token", True),
             Column("n_tokens", "int32", "Answer tokens that count.", "tokens"),
         ),
@@ -199,13 +193,9 @@ _SPECS = (
         (
             SAMPLE_ID,
             TASK,
-            Column(
-                "image_id", "string", "First image of the row; NULL for text-only rows.", "sha256 hex", True
-            ),
+            Column("image_id", "string", "First image of the row; NULL for text-only rows.", "sha256 hex", True),
             Column("is_reference", "bool", "The row belongs to the reference subset."),
-            Column(
-                "relevance", "float64", "Instruction relevance; known for reference rows only.", "1", True
-            ),
+            Column("relevance", "float64", "Instruction relevance; known for reference rows only.", "1", True),
             Column(
                 "cluster",
                 "int32",

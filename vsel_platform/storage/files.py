@@ -28,9 +28,7 @@ class FileStore:
         options: dict[str, Any] = {"use_listings_cache": False} if root.startswith("s3://") else {}
         self.fs, self.root = fsspec.core.url_to_fs(self.root_url, **options)
         self.is_local = isinstance(self.fs, LocalFileSystem)
-        self.is_s3 = "s3" in (
-            self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
-        )
+        self.is_s3 = "s3" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
 
     def path(self, relative: str) -> str:
         """Path inside the file system."""

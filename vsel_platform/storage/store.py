@@ -60,9 +60,7 @@ class Store:
             written.append(DataFile(name, chunk.num_rows, len(content)))
         return self._swap(table, partition, written, digest.hexdigest()[:20], lineage)
 
-    def publish_artifact(
-        self, table: str, partition: dict[str, str], directory: Path, **lineage: Any
-    ) -> Pointer:
+    def publish_artifact(self, table: str, partition: dict[str, str], directory: Path, **lineage: Any) -> Pointer:
         """Publish a directory of files (checkpoint, export, page) behind a pointer of its own."""
         digest = hashlib.sha256()
         paths = sorted(path for path in directory.rglob("*") if path.is_file())
@@ -143,9 +141,7 @@ class Store:
         ]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
-    def read_partition(
-        self, table: str, partition: dict[str, str], columns: Sequence[str] | None = None
-    ) -> pa.Table:
+    def read_partition(self, table: str, partition: dict[str, str], columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of the current state of a partition; NotMaterializedError if there is none."""
         return self.read(self.require(table, partition), columns)
 
@@ -195,9 +191,7 @@ def conform(spec: TableSpec, table: pa.Table, schema: pa.Schema | None = None) -
     for column in spec.columns:
         nulls = result.column(column.name).null_count
         if nulls and not column.nullable:
-            raise StorageError(
-                f"table {spec.name}: column {column.name} has {nulls} NULL value(s); none is allowed"
-            )
+            raise StorageError(f"table {spec.name}: column {column.name} has {nulls} NULL value(s); none is allowed")
     return result
 
 

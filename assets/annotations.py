@@ -1,0 +1,121 @@
+"""Source files, the dataset's manifest, and what it brings into the store."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets import plots
+from assets.reporting import spec_metadata, stage_metadata
+from automation.partitions import SHARDS, datasets, shards
+from resources.project import ProjectResource
+from vsel_platform.pipeline import ingest
+from vsel_platform.pipeline.context import Context
+
+GROUP = "samples"
+
+
+@dg.asset(
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"json"},
+    code_version=ingest.SOURCE_CODE,
+    description="The source file of a dataset as it lies on disk or S3: its size and fingerprint. "
+    "It is the only thing that is edited by hand; everything below follows from it.",
+)
+def raw_annotations(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
+    """Fingerprint of the source file."""
+    source = ingest.observe_source(project.context(context.run_id), context.partition_key)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(source.content),
+        metadata={"files": len(source.files), "bytes": source.n_bytes, "fingerprint": source.content},
+    )
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            "dataset_manifest",
+            deps=[raw_annotations],
+            group_name=GROUP,
+            kinds={"parquet"},
+            code_version=ingest.MANIFEST_CODE,
+            partitions_def=datasets,
+            description="A dataset at a point in time: which content stands at which position. New content is cut "
+            "into immutable shards; content that any dataset brought before is not stored or computed again.",
+            metadata=spec_metadata("manifest"),
+        ),
+        dg.AssetSpec(
+            "quarantine",
+            deps=[raw_annotations],
+            group_name=GROUP,
+            kinds={"parquet"},
+            code_version=ingest.MANIFEST_CODE,
+            partitions_def=datasets,
+            description="Source rows that were refused, each with position, reason and detail. Nothing vanishes.",
+            metadata=spec_metadata("quarantine"),
+        ),
+    ],
+    can_subset=False,
+)
+def ingested_dataset(context: dg.AssetExecutionContext, project: ProjectResource) -> Iterator[dg.MaterializeResult]:
+    """Read, validate and identify the rows; register the new shards."""
+    dataset = context.partition_key
+    ctx = project.context(context.run_id)
+    result = ingest.run(ctx, dataset)
+    register_shards(context, ctx, result.new_shards)
+    yield dg.MaterializeResult(
+        asset_key="dataset_manifest",
+        data_version=dg.DataVersion(result.manifest.data_version),
+        metadata=stage_metadata(ctx, result.manifest) | plots.dataset(ctx, dataset),
+    )
+    yield dg.MaterializeResult(
+        asset_key="quarantine",
+        data_version=dg.DataVersion(result.quarantine.data_version),
+        metadata=stage_metadata(ctx, result.quarantine) | plots.quarantine(ctx, dataset),
+    )
+
+
+def register_shards(context: dg.AssetExecutionContext, ctx: Context, names: list[str]) -> None:
+    """Add the partition keys of new shards and report what the ingest stored for them."""
+    known = set(context.instance.get_dynamic_partitions(SHARDS))
+    fresh = [name for name in names if name not in known]
+    if fresh:
+        context.instance.add_dynamic_partitions(SHARDS, fresh)
+    for name in fresh:
+        for table in ("samples", "images"):
+            pointer = ctx.store.require(table, {"shard": name})
+            context.instance.report_runless_asset_event(
+                dg.AssetMaterialization(
+                    table,
+                    partition=name,
+                    metadata={
+                        "dagster/row_count": pointer.rows,
+                        "dagster/uri": ctx.store.files.url(f"tables/{pointer.key}"),
+                        "bytes": sum(file.bytes for file in pointer.files),
+                    },
+                    tags={"dagster/data_version": pointer.data_version},
+                )
+            )
+
+
+samples = dg.AssetSpec(
+    "samples",
+    deps=[dg.AssetDep("dataset_manifest", partition_mapping=dg.AllPartitionMapping())],
+    group_name=GROUP,
+    kinds={"parquet"},
+    partitions_def=shards,
+    description="Content of rows (conversation and image identities), once per distinct content. "
+    "The ingest writes it; a shard never changes.",
+    metadata=spec_metadata("samples"),
+)
+
+images = dg.AssetSpec(
+    "images",
+    deps=[dg.AssetDep("dataset_manifest", partition_mapping=dg.AllPartitionMapping())],
+    group_name=GROUP,
+    kinds={"parquet"},
+    partitions_def=shards,
+    description="Images, once per distinct file content: where the bytes lie, size, format. "
+    "The ingest writes it together with the samples of the shard.",
+    metadata=spec_metadata("images"),
+)

@@ -1,0 +1,42 @@
+"""Asset checks made from the tables' schemas; all of them block."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from vsel_platform.pipeline import quality
+from vsel_platform.pipeline.context import Context
+
+
+def specs(asset: str, table: str) -> Sequence[dg.AssetCheckSpec]:
+    """Check specs of the asset that publishes `table`."""
+    functions = {
+        "no_missing_values": quality.no_missing_values,
+        "key_is_unique": quality.key_is_unique,
+        **quality.SPECIAL_CHECKS.get(table, {}),
+    }
+    return [
+        dg.AssetCheckSpec(name, asset=asset, blocking=True, description=(functions[name].__doc__ or "").strip())
+        for name in quality.check_names(table)
+    ]
+
+
+def results(ctx: Context, asset: str, references: Sequence[str]) -> list[dg.AssetCheckResult]:
+    """Check the published partitions named by `references`; one result per check, worst case over partitions."""
+    outcomes: dict[str, list[quality.Outcome]] = {}
+    for reference in references:
+        table, _, rest = reference.partition("@")[0].partition("/")
+        partition = dict(part.split("=", 1) for part in rest.split("/"))
+        pointer = ctx.store.pointer(table, partition)
+        if pointer is not None:
+            for outcome in quality.check(ctx, pointer):
+                outcomes.setdefault(outcome.name, []).append(outcome)
+    return [
+        dg.AssetCheckResult(
+            asset_key=asset,
+            check_name=name,
+            passed=all(outcome.passed for outcome in found),
+            metadata={"detail": "; ".join(outcome.detail for outcome in found)},
+        )
+        for name, found in outcomes.items()
+    ]

@@ -1,0 +1,99 @@
+"""Signals: facts about one content under one model, computed once and shared by everything."""
+
+import dagster as dg
+
+from assets import plots
+from assets.annotations import images, samples
+from assets.reporting import materialized, spec_metadata
+from automation.partitions import datasets, shards
+from resources.compute import ComputeBackend
+from resources.project import ProjectResource
+from vsel_platform.pipeline import reference
+from vsel_platform.pipeline.models import EMBEDDING_CODE, LOSS_CODE
+
+GROUP = "signals"
+RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+
+
+@dg.asset(
+    deps=[images],
+    partitions_def=shards,
+    group_name=GROUP,
+    kinds={"lancedb", "pytorch"},
+    pool="gpu",
+    retry_policy=RETRY,
+    code_version=EMBEDDING_CODE,
+    description="One vector per distinct image of the shard under the project's image encoder, in LanceDB. "
+    "Images that another shard or an earlier, interrupted run embedded are not encoded again.",
+)
+def image_embeddings(
+    context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
+) -> dg.MaterializeResult:
+    """Embed the images of a shard."""
+    result = compute.run(context, "image_embeddings", context.partition_key)
+    ctx = project.context(context.run_id)
+    return materialized(ctx, result, **plots.embeddings(ctx, context.partition_key))
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep("dataset_manifest"),
+        dg.AssetDep(samples, partition_mapping=dg.AllPartitionMapping()),
+    ],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"parquet"},
+    code_version=reference.SUBSET_CODE,
+    description="The rows that get instructions first: a small share of the images of every task with all their "
+    "rows, drawn by a stable hash, so that a grown dataset keeps its reference rows.",
+    metadata=spec_metadata("reference_subset"),
+)
+def reference_subset(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
+    """Draw the reference subset of a dataset."""
+    ctx = project.context(context.run_id)
+    return materialized(ctx, reference.run_subset(ctx, context.partition_key))
+
+
+@dg.asset(
+    deps=[reference_subset],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"pytorch", "huggingface"},
+    pool="gpu",
+    retry_policy=RETRY,
+    code_version=reference.MODEL_CODE,
+    description="The base model with LoRA on the reference subset; it scores how much a question helps. "
+    "It is kept while the subset has changed by less than `reference.refresh_growth`.",
+)
+def reference_model(
+    context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
+) -> dg.MaterializeResult:
+    """Train the reference model of a dataset."""
+    result = compute.run(context, "reference_model", context.partition_key)
+    ctx = project.context(context.run_id)
+    return materialized(ctx, result, **plots.training_curve(ctx, "reference_model", "dataset", context.partition_key))
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep(samples),
+        dg.AssetDep(images),
+        dg.AssetDep(reference_model, partition_mapping=dg.AllPartitionMapping()),
+    ],
+    partitions_def=shards,
+    group_name=GROUP,
+    kinds={"parquet", "pytorch"},
+    pool="gpu",
+    retry_policy=RETRY,
+    code_version=LOSS_CODE,
+    description="Answer loss of the reference rows of the shard, with and without the question. "
+    "Rows whose loss is stored are not scored again; a loss that is not a number is NULL and counted.",
+    metadata=spec_metadata("losses"),
+)
+def losses(
+    context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
+) -> dg.MaterializeResult:
+    """Score the reference rows of a shard."""
+    result = compute.run(context, "losses", context.partition_key)
+    ctx = project.context(context.run_id)
+    return materialized(ctx, result, **plots.losses(ctx, context.partition_key))

@@ -1,0 +1,34 @@
+"""One job per stage, because a job cannot span several partition sets."""
+
+import dagster as dg
+
+ingest = dg.define_asset_job("ingest", dg.AssetSelection.assets("raw_annotations", "dataset_manifest", "quarantine"))
+signals = dg.define_asset_job("signals", dg.AssetSelection.assets("image_embeddings", "losses"))
+reference = dg.define_asset_job("reference", dg.AssetSelection.assets("reference_subset", "reference_model"))
+scores = dg.define_asset_job("scores", dg.AssetSelection.assets("presel_scores"))
+select = dg.define_asset_job("select", dg.AssetSelection.assets("selected_subset"))
+train = dg.define_asset_job("train", dg.AssetSelection.assets("finetuned_checkpoint", "evaluation"))
+
+
+class DriveConfig(dg.Config):  # type: ignore[misc]
+    """Which recipes to bring up to date (empty: all), and whether to fine-tune and evaluate them too."""
+
+    recipes: list[str] = []  # noqa: RUF012  (Dagster copies the default of a config field)
+    train: bool = True
+
+
+@dg.op(description="Brings recipes up to date stage by stage; every stage is a run of its own in this instance.")
+def drive_recipes(context: dg.OpExecutionContext, config: DriveConfig) -> None:
+    """Materialize whatever is stale for the recipes, in order."""
+    from automation.run import drive
+
+    drive(context.instance, list(config.recipes), train=config.train, log=context.log.info)
+
+
+@dg.job(description="The whole demo: ingest, signals, scores, selection, fine-tuning, evaluation of every recipe.")
+def demo() -> None:
+    """Bring every recipe of the project file up to date."""
+    drive_recipes()
+
+
+ALL = [ingest, signals, reference, scores, select, train, demo]

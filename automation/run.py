@@ -1,0 +1,81 @@
+"""Drives recipes stage by stage against the Dagster instance: `python -m automation.run RECIPE ...`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+import dagster as dg
+
+from vsel_platform.errors import VselError
+from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.plan import Step, next_steps
+
+MULTI = {"dataset_manifest": ["raw_annotations", "dataset_manifest", "quarantine"]}
+MAX_STAGES = 100
+
+
+def drive(
+    instance: dg.DagsterInstance, recipes: list[str], *, train: bool, log: Callable[[str], object] = print
+) -> int:
+    """Materialize stale partitions until nothing is stale; returns how many were materialized.
+
+    Raises VselError if a run fails or a stage does not become current.
+    """
+    from definitions import defs
+    from resources.project import project_file
+    from vsel_platform.config import load_project
+
+    project = load_project(project_file())
+    names = recipes or list(project.recipes)
+    previous: list[Step] = []
+    count = 0
+    for _ in range(MAX_STAGES):
+        steps = next_steps(Context(project), names, train=train)
+        if not steps:
+            return count
+        if steps == previous:
+            raise VselError(f"{steps[0].target} was materialized but is still stale; see its run in the Dagster UI")
+        for step in steps:
+            _materialize(defs, instance, step, log)
+        previous = steps
+        count += len(steps)
+    raise VselError(f"not current after {MAX_STAGES} stages")
+
+
+def _materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step, log: Callable[[str], object]) -> None:
+    start = time.monotonic()
+    keys = MULTI.get(step.asset, [step.asset])
+    job = defs.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance,
+        partition_key=step.key,
+        asset_selection=[dg.AssetKey(key) for key in keys],
+        tags={"vsel/target": step.target, "vsel/want": step.want},
+        raise_on_error=False,
+    )
+    if not result.success:
+        failures = [event for event in result.all_events if event.is_failure and event.step_key]
+        detail = failures[0].message if failures else "see the run"
+        raise VselError(f"{step.target} failed in run {result.run_id}: {detail}")
+    log(f"{step.asset} [{step.key}] {time.monotonic() - start:.1f} s")
+
+
+def main(arguments: list[str]) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(prog="python -m automation.run")
+    parser.add_argument("recipes", nargs="*", help="recipes of the project file; none: all")
+    parser.add_argument("--train", action="store_true", help="fine-tune and evaluate too")
+    options = parser.parse_args(arguments)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            count = drive(instance, options.recipes, train=options.train)
+    except VselError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    print(f"up to date; {count} partitions were materialized")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,16 @@
+"""The nightly backstop."""
+
+import dagster as dg
+
+from automation.jobs import demo as drive_job
+from automation.partitions import loaded_project
+
+nightly = dg.ScheduleDefinition(
+    name="nightly_reselection",
+    job=drive_job,
+    cron_schedule=loaded_project().automation.nightly_cron,
+    run_config={"ops": {"drive_recipes": {"config": {"recipes": [], "train": False}}}},
+    description="Brings every selection up to date once a night, whatever the sensors did. It never trains.",
+)
+
+ALL = [nightly]

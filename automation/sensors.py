@@ -1,0 +1,122 @@
+"""Sensors: changed source files, and the level-triggered reconciliation of selections."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import orjson
+
+from automation.jobs import ingest as ingest_job
+from automation.partitions import datasets, loaded_project, recipes
+from automation.run import MULTI
+from resources.project import ProjectResource
+from vsel_platform.errors import VselError
+from vsel_platform.pipeline import ingest
+from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.plan import Step, next_steps
+
+IN_FLIGHT = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+FAILURE_WINDOW = timedelta(days=7)
+
+
+def default_status() -> dg.DefaultSensorStatus:
+    """Running, unless `VSEL_AUTOMATION=off`: automation is what the platform is for, and it can be switched off."""
+    off = os.environ.get("VSEL_AUTOMATION", "on") == "off"
+    return dg.DefaultSensorStatus.STOPPED if off else dg.DefaultSensorStatus.RUNNING
+
+
+@dg.sensor(
+    job=ingest_job,
+    minimum_interval_seconds=loaded_project().automation.source_interval_s,
+    default_status=default_status(),
+    description="Looks at the source files, cheaply first (size and time), and ingests those whose content changed.",
+)
+def changed_sources(
+    context: dg.SensorEvaluationContext, project: ProjectResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Request an ingest of every dataset whose source changed since its manifest was made."""
+    seen: dict[str, str] = orjson.loads(context.cursor) if context.cursor else {}
+    ctx = project.context()
+    requested = 0
+    for name in datasets.get_partition_keys():
+        cheap = ingest.observe_cheaply(ctx, name)
+        if cheap is None or seen.get(name) == cheap:
+            continue
+        seen[name] = cheap
+        if not ingest.is_current(ctx, name):
+            content = ingest.observe_source(ctx, name).content
+            requested += 1
+            yield dg.RunRequest(run_key=f"{name}-{content}", partition_key=name)
+    context.update_cursor(orjson.dumps(seen).decode())
+    if not requested:
+        yield dg.SkipReason("no source file changed")
+
+
+@dg.sensor(
+    asset_selection=dg.AssetSelection.all(),
+    minimum_interval_seconds=loaded_project().automation.reconcile_interval_s,
+    default_status=default_status(),
+    description="Compares what every selection was made from with what is there now, and requests the first stage "
+    "that is stale. It misses nothing, whatever the timing; a target that keeps failing is left alone.",
+)
+def reconcile_selections(
+    context: dg.SensorEvaluationContext, project: ProjectResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Request what is stale, unless it is running or has failed too often for the same inputs."""
+    ctx = project.context()
+    reasons: list[str] = []
+    requested: set[str] = set()
+    for name in recipes.get_partition_keys():
+        if name not in ctx.project.recipes:
+            continue
+        for step in _steps(ctx, name, reasons):
+            if step.target in requested:
+                continue
+            requested.add(step.target)
+            refusal = _refusal(context.instance, step, ctx.project.automation.max_attempts)
+            if refusal:
+                reasons.append(refusal)
+                requested.discard(step.target)
+                continue
+            yield dg.RunRequest(
+                partition_key=step.key,
+                asset_selection=[dg.AssetKey(key) for key in MULTI.get(step.asset, [step.asset])],
+                tags={"vsel/target": step.target, "vsel/want": step.want},
+            )
+    if not requested:
+        yield dg.SkipReason("; ".join(dict.fromkeys(reasons)) or "every selection is current")
+
+
+def _steps(ctx: Context, recipe: str, reasons: list[str]) -> list[Step]:
+    try:
+        return next_steps(ctx, [recipe])
+    except VselError as error:
+        reasons.append(f"{recipe}: {error}")
+        return []
+
+
+def _refusal(instance: dg.DagsterInstance, step: Step, max_attempts: int) -> str | None:
+    """Why a step must not be requested now, None if it may."""
+    target = {"vsel/target": step.target}
+    if instance.get_runs_count(dg.RunsFilter(tags=target, statuses=IN_FLIGHT)):
+        return f"{step.target} is running"
+    failed = instance.get_runs_count(
+        dg.RunsFilter(
+            tags=target | {"vsel/want": step.want},
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            created_after=datetime.now(UTC) - FAILURE_WINDOW,
+        )
+    )
+    if failed >= max_attempts:
+        return f"{step.target} failed {failed} times for the same inputs; mend it and materialize it by hand"
+    return None
+
+
+ALL = [changed_sources, reconcile_selections]

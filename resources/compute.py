@@ -1,0 +1,44 @@
+"""Where jobs that load a model run: in the step's process, or in a child process over Dagster Pipes."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import dagster as dg
+import orjson
+
+from resources.project import ROOT, ProjectResource
+from vsel_platform.pipeline.context import StageResult
+from vsel_platform.worker import Job, RateLimitedProgress, run_job
+
+
+class ComputeBackend(dg.ConfigurableResource):  # type: ignore[misc]
+    """Runs worker jobs as the project file's `compute.backend` says."""
+
+    project: dg.ResourceDependency[ProjectResource]
+
+    def run(self, context: dg.AssetExecutionContext, stage: str, key: str) -> StageResult:
+        """Run one stage for one partition key and return what it did. Raises if the job failed."""
+        project = self.project.project()
+        job = Job(stage=stage, key=key, project=project, run_id=context.run_id)
+        if project.compute.backend == "in_process":
+            return run_job(job, RateLimitedProgress(context.log.info))
+        return _run_child(context, job)
+
+
+def _run_child(context: dg.AssetExecutionContext, job: Job) -> StageResult:
+    with tempfile.TemporaryDirectory(prefix="vsel-job-") as name:
+        job_file, result_file = Path(name) / "job.json", Path(name) / "result.json"
+        job_file.write_bytes(job.to_json())
+        threads = str(job.project.compute.threads or os.cpu_count() or 1)
+        dg.PipesSubprocessClient().run(
+            context=context,
+            command=[sys.executable, "-m", "resources.pipes_worker", str(job_file), str(result_file)],
+            cwd=str(ROOT),
+            env={
+                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+                "OMP_NUM_THREADS": threads,
+            },
+        )
+        return StageResult(**orjson.loads(result_file.read_bytes()))

@@ -1,0 +1,21 @@
+"""Child process of the `subprocess` backend: the engine's worker, with its progress sent over Dagster Pipes."""
+
+import sys
+from pathlib import Path
+
+import orjson
+from dagster_pipes import open_dagster_pipes
+
+from vsel_platform.worker import Job, RateLimitedProgress, run_job
+
+
+def main() -> None:
+    """`python -m resources.pipes_worker JOB_FILE RESULT_FILE`."""
+    job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
+    with open_dagster_pipes() as pipes:
+        result = run_job(job, RateLimitedProgress(pipes.log.info))
+        Path(sys.argv[2]).write_bytes(orjson.dumps(result.to_dict()))
+
+
+if __name__ == "__main__":
+    main()

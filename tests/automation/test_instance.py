@@ -1,0 +1,146 @@
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from dagster import DagsterInstance
+from dagster._config import process_config
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.config import pg_config
+from dagster_postgres.utils import pg_url_from_config
+
+from automation.instance import POSTGRES_VARIABLES, ROOT, main, prepare_home, settings_file
+from vsel_platform.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def no_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in POSTGRES_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def postgres(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = ("db.example", "5433", "vsel", "secret", "vsel_dagster")
+    for name, value in zip(POSTGRES_VARIABLES, values, strict=True):
+        monkeypatch.setenv(name, value)
+
+
+def test_home_gets_the_sqlite_settings(tmp_path: Path) -> None:
+    home = prepare_home(ROOT, tmp_path / "a" / "home")
+    assert home == tmp_path / "a" / "home"
+    assert (home / "dagster.yaml").read_bytes() == (ROOT / "dagster.yaml").read_bytes()
+    assert [file.name for file in home.iterdir()] == ["dagster.yaml"]
+
+
+def test_home_gets_the_postgres_settings_when_a_host_is_named(tmp_path: Path, postgres: None) -> None:
+    home = prepare_home(ROOT, tmp_path)
+    assert (home / "dagster.yaml").read_bytes() == (ROOT / "dagster.postgres.yaml").read_bytes()
+
+
+def test_changed_settings_replace_the_copy_and_keep_what_else_is_there(tmp_path: Path) -> None:
+    root, home = tmp_path / "root", tmp_path / "home"
+    root.mkdir()
+    (root / "dagster.yaml").write_text("nux: {enabled: false}\n")
+    prepare_home(root, home)
+    (home / "history.db").write_text("runs")
+    (root / "dagster.yaml").write_text("nux: {enabled: true}\n")
+    prepare_home(root, home)
+    assert (home / "dagster.yaml").read_text() == "nux: {enabled: true}\n"
+    assert (home / "history.db").read_text() == "runs"
+
+
+def test_an_unchanged_copy_is_left_alone(tmp_path: Path) -> None:
+    prepare_home(ROOT, tmp_path)
+    before = (tmp_path / "dagster.yaml").stat()
+    prepare_home(ROOT, tmp_path)
+    after = (tmp_path / "dagster.yaml").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_services_that_start_together_see_whole_settings(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    contents = [b"# one\n" * 20_000, b"# another\n" * 20_000]
+    roots = [tmp_path / "one", tmp_path / "another"]
+    for root, content in zip(roots, contents, strict=True):
+        root.mkdir()
+        (root / "dagster.yaml").write_bytes(content)
+
+    def start(root: Path) -> bytes:
+        return (prepare_home(root, home) / "dagster.yaml").read_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        seen = set(pool.map(start, roots * 50))
+    assert seen <= set(contents)
+    assert [file.name for file in home.iterdir()] == ["dagster.yaml"]
+
+
+@pytest.mark.parametrize("missing", POSTGRES_VARIABLES)
+def test_a_half_described_database_is_refused(missing: str, postgres: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(missing)
+    with pytest.raises(ConfigError, match=f"not set: {missing}"):
+        settings_file(ROOT)
+
+
+def test_a_relative_home_is_refused() -> None:
+    with pytest.raises(ConfigError, match="absolute"):
+        prepare_home(ROOT, Path("home"))
+
+
+def test_a_root_without_settings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no instance settings at .*dagster\.yaml"):
+        prepare_home(tmp_path, tmp_path / "home")
+
+
+def test_the_module_prints_the_directory_it_prepared(tmp_path: Path) -> None:
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "home")}
+    result = subprocess.run(
+        [sys.executable, "-m", "automation.instance"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == f"{tmp_path / 'home'}\n"
+    assert (tmp_path / "home" / "dagster.yaml").is_file()
+
+
+def test_the_module_says_what_is_wrong_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "relative")
+    assert main() == ConfigError.exit_code
+    assert capsys.readouterr().err.startswith("DAGSTER_HOME=relative is relative")
+
+
+def test_dagster_loads_the_sqlite_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(prepare_home(ROOT, tmp_path)))
+    with DagsterInstance.get() as instance:
+        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2
+        assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
+        assert instance.get_concurrency_config().pool_config.pool_granularity.value == "op"
+        assert instance.run_monitoring_enabled
+        assert instance.run_monitoring_settings["free_slots_after_run_end_seconds"] == 5
+        assert instance.run_retries_enabled
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+        assert not instance.telemetry_enabled
+        assert not instance.nux_enabled
+
+
+def test_dagster_takes_the_postgres_connection_from_the_environment(tmp_path: Path, postgres: None) -> None:
+    storage = InstanceRef.from_dir(str(prepare_home(ROOT, tmp_path))).storage_data
+    assert (storage.module_name, storage.class_name) == ("dagster_postgres", "DagsterPostgresStorage")
+    resolved = process_config(pg_config(), storage.config_dict)
+    assert resolved.success
+    assert pg_url_from_config(resolved.value) == "postgresql://vsel:secret@db.example:5433/vsel_dagster"
+
+
+def test_both_files_differ_in_nothing_but_the_storage() -> None:
+    sqlite, postgres = (yaml.safe_load((ROOT / name).read_text()) for name in ("dagster.yaml", "dagster.postgres.yaml"))
+    storage = postgres.pop("storage")
+    assert sqlite == postgres
+    assert all(list(value) == ["env"] for value in storage["postgres"]["postgres_db"].values())

@@ -1,0 +1,77 @@
+"""The deployment's table of contents: keys, partitions, dependencies, and what loading it costs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SNAPSHOT = Path(__file__).parent / "definitions_snapshot.json"
+HEAVY = ("torch", "transformers", "peft", "lancedb", "sklearn", "faiss", "pandas", "matplotlib")
+
+PROBE = """
+import json, sys, time
+start = time.perf_counter()
+from definitions import defs
+seconds = time.perf_counter() - start
+graph = defs.resolve_asset_graph()
+specs = {}
+for key in sorted(graph.get_all_asset_keys(), key=str):
+    node = graph.get(key)
+    specs[key.to_user_string()] = {
+        "partitions": type(node.partitions_def).__name__ + ":" + str(
+            getattr(node.partitions_def, "name", None) or sorted(node.partitions_def.get_partition_keys())
+        ),
+        "deps": sorted(parent.to_user_string() for parent in node.parent_keys),
+        "group": node.group_name,
+        "kinds": sorted(node.kinds),
+        "described": len(node.description or "") > 60,
+        "checks": sorted(check.name for check in node.check_keys),
+    }
+heavy = [name for name in %r if name in sys.modules]
+jobs = sorted(job.name for job in defs.jobs)
+sensors = sorted(s.name for s in defs.sensors)
+schedules = sorted(s.name for s in defs.schedules)
+print(json.dumps({"seconds": seconds, "heavy": heavy,
+                  "snapshot": {"assets": specs, "jobs": jobs, "sensors": sensors, "schedules": schedules}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("project")
+    (directory / "vsel.yaml").write_text(
+        "name: p\ndatasets: {a: {source: a.json}, b: {source: b.json}}\n"
+        "recipes: {presel_a: {dataset: a}, random_b: {dataset: b, method: random}}\n"
+    )
+    environment = os.environ | {
+        "VSEL_PROJECT": str(directory / "vsel.yaml"),
+        "PYTHONPATH": str(ROOT),
+        "DAGSTER_HOME": str(directory),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", PROBE % (HEAVY,)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_loading_imports_no_heavy_library(loaded):
+    assert loaded["heavy"] == []
+
+
+def test_asset_graph_is_the_recorded_one(loaded):
+    """Keys, partitions and dependencies are what users' stores and runs refer to: a change must be deliberate."""
+    if os.environ.get("UPDATE_SNAPSHOT"):
+        SNAPSHOT.write_text(json.dumps(loaded["snapshot"], indent=2, sort_keys=True) + "\n")
+    recorded = json.loads(SNAPSHOT.read_text())
+    assert loaded["snapshot"] == recorded, "deliberate? UPDATE_SNAPSHOT=1 pytest tests/test_definitions.py"
+
+
+def test_every_asset_has_group_kinds_and_a_description(loaded):
+    for name, spec in loaded["snapshot"]["assets"].items():
+        assert spec["group"] != "default", name
+        assert spec["kinds"], name
+        assert spec["described"], name

@@ -1,0 +1,5 @@
+"""`vsel`: the command line. Each command calls one function of the engine."""
+
+from vsel_platform.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,119 @@
+"""Commands about project files and source data: init, check, ingest, config show."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from vsel_platform.cli.app import (
+    DEFAULT_PROJECT,
+    JsonOption,
+    ProjectOption,
+    app,
+    open_context,
+    open_project,
+    print_json,
+    say,
+)
+from vsel_platform.errors import ConfigError
+
+config_app = typer.Typer(no_args_is_help=True, help="Look at the project file.")
+app.add_typer(config_app, name="config")
+
+TEMPLATE = """\
+# Project file of vsel; `vsel config show` prints every value with its default.
+name: my-project
+store: .vsel/store            # a directory, or s3://bucket/prefix
+datasets:
+  train:
+    format: llava             # llava, sharegpt, vision_flan, huggingface
+    source: {source}
+    image_root: {image_root}
+    task: {{column: task}}      # or files: {{...}}, or rule: a regular expression on the image path
+image_encoder: {{name: huggingface, model: facebook/dinov2-base}}
+vlm: {{model: llava-hf/llava-1.5-7b-hf}}
+recipes:
+  presel_15: {{dataset: train, method: presel, budget: {{percent: 15}}}}
+  random_15: {{dataset: train, method: random, budget: {{percent: 15}}}}
+"""
+
+
+@app.command(epilog="Example: vsel init --source data/llava.json --image-root data/images")
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write the project file.")] = DEFAULT_PROJECT,
+    source: Annotated[str, typer.Option(help="Annotation file.")] = "data/annotations.json",
+    image_root: Annotated[str, typer.Option(help="Directory that image paths start at.")] = "data/images",
+) -> None:
+    """Write a project file to start from; an existing one is never replaced."""
+    if path.exists():
+        raise ConfigError(f"{path} exists; name another path, or edit it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(TEMPLATE.format(source=source, image_root=image_root), "utf-8")
+    say(f"wrote {path}; next: vsel check")
+
+
+@config_app.command("show", epilog="Example: vsel config show --json | jq .recipes")
+def config_show(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -> None:
+    """Print every setting, defaults included, and mark those that the project file sets."""
+    loaded = open_project(project)
+    if json:
+        print_json(loaded.model_dump(mode="json"))
+        return
+    say("# values that the project file sets; everything else is a default")
+    say(yaml.safe_dump(loaded.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+    say("# all values")
+    say(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False))
+
+
+@app.command(epilog="Example: vsel check train --rows 2000")
+def check(
+    dataset: Annotated[str | None, typer.Argument(help="Dataset of the project file; none: all.")] = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+    rows: Annotated[int, typer.Option(help="Look at this many rows at most; 0 = all.")] = 1000,
+    json: JsonOption = False,
+) -> None:
+    """Read and validate source rows without storing anything."""
+    from vsel_platform.pipeline import ingest
+
+    ctx = open_context(project)
+    names = [dataset] if dataset else list(ctx.project.datasets)
+    reports = [ingest.check_source(ctx, name, limit=rows) for name in names]
+    if json:
+        print_json([report.to_dict() for report in reports])
+    else:
+        for report in reports:
+            say(report.to_text())
+    if any(report.above_limit for report in reports):
+        raise typer.Exit(3)
+
+
+@app.command("ingest", epilog="Example: vsel ingest train")
+def ingest_command(
+    dataset: Annotated[str | None, typer.Argument(help="Dataset of the project file; none: all.")] = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+    json: JsonOption = False,
+) -> None:
+    """Read, validate and identify the rows of a source; store new content in shards."""
+    from vsel_platform.pipeline import ingest, quality
+
+    ctx = open_context(project)
+    results = []
+    for name in [dataset] if dataset else list(ctx.project.datasets):
+        result = ingest.run(ctx, name)
+        outcomes = quality.check(
+            ctx, ctx.store.pointer("manifest", {"dataset": name}) or ctx.store.require("manifest", {"dataset": name})
+        )
+        bad = [outcome for outcome in outcomes if not outcome.passed]
+        results.append({"dataset": name, **result.manifest.to_dict(), "failed_checks": [o.detail for o in bad]})
+        if not json:
+            say(
+                f"{name}: {result.manifest.rows:,} rows, {result.quarantine.rows:,} quarantined, "
+                f"{len(result.new_shards)} new shard(s), {result.manifest.seconds:.1f} s"
+            )
+            for outcome in bad:
+                say(f"{name}: check failed: {outcome.detail}")
+    if json:
+        print_json(results)
+    if any(result["failed_checks"] for result in results):
+        raise typer.Exit(3)

@@ -1,0 +1,144 @@
+"""Commands about selections: run, select, explain, export, verify, replay."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vsel_platform.cli.app import DEFAULT_PROJECT, JsonOption, ProjectOption, app, open_context, print_json, say
+from vsel_platform.cli.progress import console_progress
+from vsel_platform.errors import VerificationError
+
+RecipeArgument = Annotated[str, typer.Argument(help="Recipe of the project file.")]
+
+
+@app.command(epilog="Examples: vsel run presel_15 --dry-run;  vsel run presel_15 --train;  vsel run --engine presel_15")
+def run(
+    recipes: Annotated[list[str] | None, typer.Argument(help="Recipes; none: all.")] = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+    train: Annotated[bool, typer.Option("--train", help="Fine-tune and evaluate too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed, compute nothing.")] = False,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Run in this process, without a Dagster instance (no runs in the UI).")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Bring recipes up to date: only what is missing or stale is computed."""
+    ctx = open_context(project, console_progress())
+    names = list(recipes or ctx.project.recipes)
+    for name in names:
+        ctx.project.recipe(name)
+    if dry_run:
+        from vsel_platform.pipeline.estimate import estimate
+
+        report = estimate(ctx, names, train=train)
+        if json:
+            print_json(report.to_dict())
+        else:
+            say(report.to_text())
+        return
+    if engine:
+        from vsel_platform.pipeline.drive import drive
+
+        results = drive(ctx, names, train=train, log=say if not json else (lambda _: None))
+        if json:
+            print_json([result.to_dict() for result in results])
+        else:
+            say(f"up to date; {len(results)} partitions were materialized")
+        return
+    from vsel_platform.cli.deployment import run_in_dagster
+
+    raise typer.Exit(run_in_dagster(project, names, train=train))
+
+
+@app.command(epilog="Example: vsel select presel_15")
+def select(recipe: RecipeArgument, project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -> None:
+    """Select with the signals that are stored; no model runs."""
+    from vsel_platform.pipeline import scores, selection
+
+    ctx = open_context(project)
+    settings = ctx.project.recipe(recipe)
+    if settings.method == "presel" and not scores.is_current(ctx, settings.dataset):
+        scores.run(ctx, settings.dataset)
+    result = selection.run(ctx, recipe)
+    if json:
+        print_json(result.to_dict())
+    else:
+        say(f"{recipe}: {result.rows:,} rows selected in {result.seconds:.1f} s")
+
+
+@app.command(epilog="Example: vsel explain 3f2a --recipe presel_15")
+def explain(
+    row: Annotated[str, typer.Argument(help="sample_id (a prefix is enough), source id, or position:N.")],
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="Recipe of the project file.")],
+    project: ProjectOption = DEFAULT_PROJECT,
+    json: JsonOption = False,
+) -> None:
+    """Say why a row is in or out, and what would change it."""
+    from vsel_platform.pipeline.explain import explain_row
+
+    explanation = explain_row(open_context(project), recipe, row)
+    if json:
+        print_json(explanation.to_dict())
+    else:
+        say(explanation.to_text())
+
+
+@app.command(epilog="Example: vsel export presel_15 --to selected.json")
+def export(
+    recipe: RecipeArgument,
+    to: Annotated[Path, typer.Option("--to", help="File to write, in the format of the source.")],
+    project: ProjectOption = DEFAULT_PROJECT,
+    manifest: Annotated[Path | None, typer.Option(help="Write the manifest here too.")] = None,
+) -> None:
+    """Write the training file of a recipe's selection, and its manifest."""
+    from vsel_platform.pipeline.selection import export_selection
+
+    written = export_selection(open_context(project), recipe, to, manifest)
+    say(f"wrote {written:,} rows to {to}" + (f" and the manifest to {manifest}" if manifest else ""))
+
+
+@app.command(epilog="Example: vsel verify manifest.json --data selected.json")
+def verify(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of a selection.")],
+    data: Annotated[Path, typer.Option("--data", help="Training file to compare.")],
+    json: JsonOption = False,
+) -> None:
+    """Prove that a training file holds exactly the rows of a manifest (exit code 6 if it does not)."""
+    from vsel_platform.pipeline.verify import verify_file
+
+    result = verify_file(manifest, data)
+    if json:
+        print_json(
+            {
+                "matches": result.matches,
+                "expected": result.expected,
+                "found": result.found,
+                "missing_ranks": result.missing,
+                "unexpected_positions": result.unexpected,
+            }
+        )
+    elif result.matches:
+        say(f"{data} holds exactly the {result.expected:,} rows of {manifest}")
+    if not result.matches:
+        raise VerificationError(
+            f"{data} does not match {manifest}: {result.found:,} rows for {result.expected:,}; "
+            f"{len(result.missing)} missing (ranks {result.missing[:5]} ...), "
+            f"{len(result.unexpected)} unexpected (positions {result.unexpected[:5]} ...)"
+        )
+
+
+@app.command(epilog="Example: vsel replay manifest.json")
+def replay(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of a selection.")],
+    project: ProjectOption = DEFAULT_PROJECT,
+    json: JsonOption = False,
+) -> None:
+    """Make the selection of a manifest again, from the states of the store that it names, and compare."""
+    from vsel_platform.pipeline.verify import replay_manifest
+
+    result = replay_manifest(open_context(project), manifest)
+    if json:
+        print_json({"rows": result.rows, "selection_hash": result.selection_hash, "same": True})
+    else:
+        say(f"the same {result.rows:,} rows in the same order (selection hash {result.selection_hash[:16]}...)")

@@ -1,0 +1,149 @@
+"""The demo data set in the user's cache: rendered once, published whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vsel_platform.demo.artwork import Concept, Drawing, find_drawings, load_concepts, package_versions
+from vsel_platform.demo.broken import write_broken_files
+from vsel_platform.demo.instructions import evaluation_rows, new_rows, numbered, pool_json, pool_rows
+from vsel_platform.demo.rows import Row
+from vsel_platform.demo.splits import split_drawings
+from vsel_platform.errors import DataError
+from vsel_platform.identity import fingerprint
+
+CODE_VERSION = 1
+DEFAULT_SEED = 12345
+
+
+@dataclass(frozen=True)
+class DemoDataset:
+    """The published data set: `folder` holds `images/`, `pool.json`, `evaluation.json`, `new_rows.json`, `about.json`."""
+
+    folder: Path
+
+    @property
+    def images(self) -> Path:
+        """Root of the image paths in the rows."""
+        return self.folder / "images"
+
+    @cached_property
+    def pool(self) -> list[Any]:
+        """Rows to select from, the broken ones included."""
+        return self._read("pool.json")
+
+    @cached_property
+    def evaluation(self) -> list[dict[str, Any]]:
+        """Held-out rows."""
+        return self._read("evaluation.json")
+
+    @cached_property
+    def new_rows(self) -> list[dict[str, Any]]:
+        """Rows that arrive later."""
+        return self._read("new_rows.json")
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """Counts, and the package versions that the pictures come from."""
+        about: dict[str, Any] = orjson.loads((self.folder / "about.json").read_bytes())
+        return about
+
+    def _read(self, name: str) -> list[Any]:
+        rows: list[Any] = orjson.loads((self.folder / name).read_bytes())
+        return rows
+
+
+def cache_root() -> Path:
+    """Where rendered data lies: `$VSEL_CACHE`, else `vsel` in the user's cache directory."""
+    if chosen := os.environ.get("VSEL_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "vsel"
+
+
+def spread(concepts: Sequence[Concept], limit: int) -> list[Concept]:
+    """`limit` concepts at equal distances in the list; all of them for 0."""
+    if not limit or limit >= len(concepts):
+        return list(concepts)
+    return [concepts[number * len(concepts) // limit] for number in range(limit)]
+
+
+def ensure_dataset(*, seed: int = DEFAULT_SEED, concept_limit: int = 0) -> DemoDataset:
+    """The demo data set, built if this combination of seed, size and package versions is not in the cache yet.
+
+    The files are made in a temporary directory that is renamed when everything is in it, so a killed build leaves
+    no half data set, and of two builds at the same time one wins. Raises MissingPackageError if a package with
+    artwork is not installed.
+    """
+    versions = package_versions()
+    key = fingerprint(code=CODE_VERSION, seed=seed, concept_limit=concept_limit, packages=versions)
+    folder = cache_root() / f"demo-{key}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _build(building, seed, concept_limit, versions)
+            building.chmod(0o755)
+            _publish(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return DemoDataset(folder)
+
+
+def _publish(building: Path, folder: Path) -> None:
+    try:
+        building.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # otherwise another process was first, with the same bytes
+            raise
+
+
+def _build(folder: Path, seed: int, concept_limit: int, versions: dict[str, str]) -> None:
+    every = load_concepts()
+    drawings = find_drawings(spread(every, concept_limit))
+    concepts = _known(every, drawings) if not concept_limit else every
+    splits = split_drawings(drawings)
+    pool = pool_rows(splits, concepts, seed)
+    evaluation = evaluation_rows(splits, concepts, seed)
+    later = new_rows(splits, concepts, seed)
+    _check_disjoint([*pool, *later], evaluation)
+    n_images = _write_pictures([*pool, *evaluation, *later], folder / "images")
+    write_broken_files(folder / "images")
+    rows = pool_json(pool, seed)
+    _write_json(folder / "pool.json", rows)
+    _write_json(folder / "evaluation.json", numbered(evaluation, "evaluation"))
+    _write_json(folder / "new_rows.json", numbered(later, "new"))
+    about = {"images": n_images, "pool_rows": len(rows), "evaluation_rows": len(evaluation), "packages": versions}
+    _write_json(folder / "about.json", about)
+
+
+def _known(concepts: Sequence[Concept], drawings: Iterable[Drawing]) -> list[Concept]:
+    drawn = {drawing.concept.key for drawing in drawings}
+    return [concept for concept in concepts if concept.key in drawn]
+
+
+def _check_disjoint(pool: Iterable[Row], evaluation: Iterable[Row]) -> None:
+    used = {drawing for row in pool if row.picture for drawing in row.picture.drawings}
+    shared = used & {drawing for row in evaluation if row.picture for drawing in row.picture.drawings}
+    if shared:
+        raise DataError(f"the demo's evaluation shares drawings with its pool: {', '.join(sorted(shared)[:5])}")
+
+
+def _write_pictures(rows: Iterable[Row], folder: Path) -> int:
+    pictures = {row.picture.path: row.picture for row in rows if row.picture}
+    # In the order of paths, so that the drawings of a concept are rendered once.
+    for path in sorted(pictures):
+        pictures[path].write(folder)
+    return len(pictures)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", "utf-8")

@@ -1,0 +1,160 @@
+"""LLaVA through transformers: `LlavaForConditionalGeneration`, optionally with a LoRA adapter."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vsel_platform.config import VlmSettings
+from vsel_platform.errors import ConfigError, ModelError
+from vsel_platform.identity import fingerprint
+from vsel_platform.models.devices import resolve_device, torch_dtype
+from vsel_platform.models.llava_forward import LlavaForward
+from vsel_platform.models.quiet import quiet_transformers
+from vsel_platform.models.rendering import Renderer
+from vsel_platform.models.safety import resolve_checkpoint, state_hash, weight_files, weights_hash
+from vsel_platform.models.templates import Template, load_template
+from vsel_platform.models.vlm import Condition, RenderedRow
+
+EMBEDDED_DEMO = "embedded:demo"
+
+
+class LlavaAdapter(LlavaForward):
+    """A LLaVA model with its prompt (`models.vlm.VisionLanguageModel`); `weights` identifies weights and adapter."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        image_processor: Any,
+        template: Template,
+        *,
+        name: str,
+        weights: str,
+        device: str,
+        max_tokens: int,
+    ) -> None:
+        _require_usable(tokenizer)
+        super().__init__(
+            model,
+            image_processor,
+            name=name,
+            fingerprint=_fingerprint(weights, model, tokenizer, image_processor, template, max_tokens),
+            device=device,
+            image_token_id=int(model.config.image_token_id),
+        )
+        self._renderer = Renderer(
+            tokenizer,
+            template,
+            image_token_id=int(model.config.image_token_id),
+            image_tokens=self.image_tokens,
+            max_tokens=max_tokens,
+        )
+
+    def render(self, turns: Sequence[tuple[str, str]], n_images: int, condition: Condition = "full") -> RenderedRow:
+        """Tokens and targets of a conversation (see `models.rendering.Renderer.render`)."""
+        return self._renderer.render(turns, n_images, condition)
+
+
+def load_vlm(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter:
+    """The model that the settings name, on `device` (`auto` chooses), with a LoRA adapter merged into it.
+
+    `settings.model` is a hub id, a directory, or `embedded:demo`. Raises UnsafeCheckpointError for weights that are
+    not safetensors, ModelError if the checkpoint is no LLaVA in the transformers format, ConfigError for an unknown
+    template or device.
+    """
+    device = resolve_device(device)
+    template = load_template(settings.template)
+    model, tokenizer, image_processor, weights = _load_base(settings, device)
+    if adapter_dir is not None:
+        model, adapter_weights = _merge_adapter(model, Path(adapter_dir))
+        weights = fingerprint(base=weights, adapter=adapter_weights)
+    return LlavaAdapter(
+        model.to(device=device, dtype=torch_dtype(settings.dtype)),
+        tokenizer,
+        image_processor,
+        template,
+        name=settings.model,
+        weights=weights,
+        device=device,
+        max_tokens=settings.max_tokens,
+    )
+
+
+def _load_base(settings: VlmSettings, device: str) -> tuple[Any, Any, Any, str]:
+    """Model, tokenizer, image processor, hash of the weights."""
+    if settings.model == EMBEDDED_DEMO:
+        from vsel_platform.demo.vlm import load_base
+
+        model, processor = load_base(device)
+        return model, processor.tokenizer, processor.image_processor, state_hash(model)
+    if settings.model.startswith("embedded:"):
+        raise ConfigError(f"vlm.model: unknown embedded model {settings.model!r}; known: {EMBEDDED_DEMO}")
+    import transformers
+
+    directory = resolve_checkpoint(settings.model, settings.revision)
+    with quiet_transformers():
+        try:
+            config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+            if config.model_type != "llava":
+                raise ModelError(
+                    f"vlm.model: {settings.model!r} is a {config.model_type!r} model, expected `llava` in the "
+                    "transformers format, such as llava-hf/llava-1.5-7b-hf"
+                )
+            model, loading = transformers.LlavaForConditionalGeneration.from_pretrained(
+                directory,
+                dtype=torch_dtype(settings.dtype),
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+            image_processor = transformers.AutoImageProcessor.from_pretrained(
+                directory, backend="pil", trust_remote_code=False
+            )
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            raise ModelError(f"vlm.model: {settings.model!r} cannot be loaded: {error}") from error
+    if loading["missing_keys"]:
+        missing = sorted(loading["missing_keys"])
+        raise ModelError(f"vlm.model: {settings.model!r} lacks the weights {', '.join(missing[:5])}")
+    return model, tokenizer, image_processor, weights_hash(directory)
+
+
+def _merge_adapter(model: Any, directory: Path) -> tuple[Any, str]:
+    """The model with the adapter's weights added to its own, and the hash of the adapter's weights."""
+    import peft
+
+    if not directory.is_dir():
+        raise ModelError(f"LoRA adapter: no directory {directory}")
+    weight_files(directory)
+    try:
+        with quiet_transformers():
+            wrapped = peft.PeftModel.from_pretrained(model, str(directory))
+            return wrapped.merge_and_unload(safe_merge=True), weights_hash(directory)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"LoRA adapter {directory} does not fit the model: {error}") from error
+
+
+def _require_usable(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"{type(tokenizer).__name__} knows no character offsets, from which targets are made; "
+            "the checkpoint needs a tokenizer.json (save it once with a fast tokenizer)"
+        )
+    if tokenizer.eos_token is None:
+        raise ModelError("the tokenizer has no end token; set eos_token in its tokenizer_config.json")
+
+
+def _fingerprint(
+    weights: str, model: Any, tokenizer: Any, image_processor: Any, template: Template, max_tokens: int
+) -> str:
+    return fingerprint(
+        model="llava",
+        weights=weights,
+        layers=model.config.vision_feature_layer,
+        select=model.config.vision_feature_select_strategy,
+        tokenizer=hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        image_processor=image_processor.to_dict(),
+        template=repr(template),
+        dtype=str(model.dtype),
+        max_tokens=max_tokens,
+    )

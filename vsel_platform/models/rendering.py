@@ -1,0 +1,65 @@
+"""Rows to tokens: targets come from the character ranges of the rendered text, never from searching in it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsel_platform.errors import DataError
+from vsel_platform.models.templates import Template, count_images, without_questions
+from vsel_platform.models.vlm import Condition, RenderedRow
+
+
+class Renderer:
+    """Renders conversations for one tokenizer and template.
+
+    `tokenizer` is a fast tokenizer (it knows the character range of every token), `image_tokens` the number of
+    tokens of one image, `max_tokens` the length above which a row is cut.
+    """
+
+    def __init__(
+        self, tokenizer: Any, template: Template, *, image_token_id: int, image_tokens: int, max_tokens: int
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._image_token_id = image_token_id
+        self._image_tokens = image_tokens
+        self._max_tokens = max_tokens
+
+    def render(self, turns: Sequence[tuple[str, str]], n_images: int, condition: Condition = "full") -> RenderedRow:
+        """Tokens and targets of a row.
+
+        A target is every token that overlaps an answer or the end token after it; image tokens are none, and
+        neither is the first token of the row, which nothing predicts. Raises DataError if the number of image
+        tags is not `n_images`, or for a role that the template does not know.
+        """
+        tags = count_images(turns)
+        if tags != n_images:
+            raise DataError(f"{tags} <image> tags in the turns, but {n_images} images in the row")
+        shown = turns if condition == "full" else without_questions(turns)
+        rendered = self._template.render(shown, end=self._tokenizer.eos_token)
+        encoded = self._tokenizer(rendered.text, return_offsets_mapping=True)
+        ids = np.asarray(encoded["input_ids"], dtype=np.int64)
+        offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+        index = _answer_index(offsets, rendered.answers)
+        is_image = ids == self._image_token_id
+        if int(is_image.sum()) != n_images:
+            raise DataError(f"the tokenizer sees {int(is_image.sum())} image tags where the row has {n_images}")
+        index[is_image] = -1
+        counts = np.where(is_image, self._image_tokens, 1)
+        return self._cut(np.repeat(ids, counts), np.repeat(index, counts))
+
+    def _cut(self, ids: NDArray[np.int64], index: NDArray[np.int64]) -> RenderedRow:
+        index[:1] = -1
+        limit = self._max_tokens
+        return RenderedRow(ids[:limit], index[:limit], max(0, len(ids) - limit))
+
+
+def _answer_index(offsets: NDArray[np.int64], answers: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Number of the answer that each token [start, end) overlaps, -1 for none; empty tokens overlap nothing."""
+    index = np.full(len(offsets), -1, dtype=np.int64)
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    for number, (first, last) in enumerate(answers):
+        index[(starts < last) & (ends > first) & (ends > starts)] = number
+    return index

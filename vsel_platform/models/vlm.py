@@ -1,0 +1,106 @@
+"""Vision-language models: one protocol, and the rows that go through it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+Condition = Literal["full", "no_question"]
+IGNORED_LABEL = -100
+
+
+class ConversationRow(Protocol):
+    """One row for a model. Images are named in the order of their tags in the turns."""
+
+    @property
+    def sample_id(self) -> str:
+        """Identity of the row."""
+
+    @property
+    def turns(self) -> Sequence[tuple[str, str]]:
+        """Turns `(role, text)`; roles are system, user, assistant."""
+
+    @property
+    def images(self) -> Sequence[str]:
+        """Image identities."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedRow:
+    """One row as tokens.
+
+    input_ids: int64 [n], image tags expanded to the model's image tokens.
+    answer_index: int64 [n], -1, or for a target token the number of the assistant turn that it belongs to.
+    n_cut: tokens that were cut off because the row was longer than the model's limit.
+    """
+
+    input_ids: NDArray[np.int64]
+    answer_index: NDArray[np.int64]
+    n_cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Targets int64 [n]: the token itself, IGNORED_LABEL where it is no target."""
+        return np.where(self.answer_index >= 0, self.input_ids, IGNORED_LABEL)
+
+    @property
+    def n_targets(self) -> int:
+        """Number of target tokens."""
+        return int(np.count_nonzero(self.answer_index >= 0))
+
+    def with_targets(self, count: int) -> "RenderedRow":
+        """The row with its first `count` targets only."""
+        kept = np.cumsum(self.answer_index >= 0) <= count
+        return RenderedRow(self.input_ids, np.where(kept, self.answer_index, -1), self.n_cut)
+
+
+class ModelForward(Protocol):
+    """The parts of a model that images and tokens pass through. Tensors are on the model's device."""
+
+    @property
+    def name(self) -> str:
+        """Name to show."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights (adapter included), tokenizer, preprocessing, template, dtype and length limit."""
+
+    @property
+    def device(self) -> str:
+        """Device of the weights."""
+
+    def preprocess(self, image: "Image.Image") -> NDArray[np.float32]:
+        """Pixels float32 [3, height, width] of one picture."""
+
+    def tower_features(self, pixels: NDArray[np.float32]) -> "torch.Tensor":
+        """Vision tower's features [n, image tokens, tower width] of pixels float32 [n, 3, height, width]."""
+
+    def project(self, features: "torch.Tensor") -> "torch.Tensor":
+        """Projector: [n, image tokens, tower width] to [n, image tokens, model width]."""
+
+    def target_states(
+        self, rows: Sequence[RenderedRow], images: Sequence[Sequence["torch.Tensor"]]
+    ) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Hidden states [targets, model width] before the targets of all rows, and the targets int64 [targets].
+
+        `images` holds per row its projected features [image tokens, model width] in order.
+        """
+
+    def logits(self, states: "torch.Tensor") -> "torch.Tensor":
+        """Logits [n, vocabulary] of hidden states [n, model width]."""
+
+
+class VisionLanguageModel(ModelForward, Protocol):
+    """A model with its prompt: what signals, training and evaluation need."""
+
+    def render(self, turns: Sequence[tuple[str, str]], n_images: int, condition: Condition = "full") -> RenderedRow:
+        """Tokens and targets of a conversation. Raises DataError if it does not have `n_images` image tags."""

@@ -1,0 +1,52 @@
+"""Drives recipes stage by stage in this process, without Dagster."""
+
+from collections.abc import Callable
+
+from vsel_platform.errors import VselError
+from vsel_platform.pipeline import embeddings, ingest, losses, quality, reference, scores, selection, training
+from vsel_platform.pipeline.context import Context, StageResult
+from vsel_platform.pipeline.plan import Step, next_steps
+
+MAX_STAGES = 100
+
+
+def _ingest(ctx: Context, dataset: str) -> StageResult:
+    result = ingest.run(ctx, dataset).manifest
+    failed = [o for o in quality.check(ctx, ctx.store.require("manifest", {"dataset": dataset})) if not o.passed]
+    if failed:
+        raise VselError(f"dataset {dataset}: {failed[0].detail}")
+    return result
+
+
+_RUN: dict[str, Callable[[Context, str], StageResult]] = {
+    "dataset_manifest": _ingest,
+    "image_embeddings": embeddings.run,
+    "reference_subset": reference.run_subset,
+    "reference_model": reference.run_model,
+    "losses": losses.run,
+    "presel_scores": scores.run,
+    "selected_subset": selection.run,
+    "finetuned_checkpoint": training.run_checkpoint,
+    "evaluation": training.run_evaluation,
+}
+
+
+def drive(ctx: Context, recipes: list[str], *, train: bool, log: Callable[[str], None]) -> list[StageResult]:
+    """Run stale stages until nothing is stale. Raises VselError if a stage does not become current."""
+    results: list[StageResult] = []
+    previous: list[Step] = []
+    for _ in range(MAX_STAGES):
+        steps = next_steps(ctx, recipes, train=train)
+        if not steps:
+            return results
+        if steps == previous:
+            raise VselError(f"{steps[0].target} was run but is still stale")
+        for step in steps:
+            result = _RUN[step.asset](ctx, step.key)
+            results.append(result)
+            log(
+                f"{step.asset} [{step.key}] {result.rows:,} rows, {result.computed:,} computed, "
+                f"{result.reused:,} reused, {result.seconds:.1f} s"
+            )
+        previous = steps
+    raise VselError(f"not current after {MAX_STAGES} stages")

@@ -1,0 +1,57 @@
+"""Names of models in the store, and the guard against weights that change behind a name."""
+
+import orjson
+
+from vsel_platform.config import EncoderSettings, VlmSettings
+from vsel_platform.errors import ModelError
+from vsel_platform.identity import fingerprint
+from vsel_platform.pipeline.context import Context
+
+EMBEDDING_CODE = "image_embeddings-1"
+LOSS_CODE = "losses-1"
+
+
+def embedding_fingerprint(settings: EncoderSettings) -> str:
+    """Names the embeddings of an encoder: what is computed, not how fast (batch size and workers are left out)."""
+    return fingerprint(
+        signal=EMBEDDING_CODE,
+        name=settings.name,
+        model=settings.model if settings.name == "huggingface" else "",
+        revision=settings.revision,
+        dtype=settings.dtype,
+    )
+
+
+def vlm_fingerprint(settings: VlmSettings) -> str:
+    """Names a vision-language model with its prompt and precision."""
+    return fingerprint(
+        model=settings.model,
+        revision=settings.revision,
+        template=settings.template,
+        dtype=settings.dtype,
+        max_tokens=settings.max_tokens,
+    )
+
+
+def loss_fingerprint(settings: VlmSettings, adapter_version: str) -> str:
+    """Names the losses of a model with a LoRA adapter."""
+    return fingerprint(signal=LOSS_CODE, vlm=vlm_fingerprint(settings), adapter=adapter_version)
+
+
+def confirm_weights(ctx: Context, name: str, weights: str) -> None:
+    """Record the weights behind a name, or check that they are still the recorded ones.
+
+    A hub model without a pinned revision may change; mixing two versions in one table would be silent.
+    Raises ModelError if the weights changed.
+    """
+    path = f"models/{name}.json"
+    found = ctx.store.files.read_versioned(path)
+    if found is None:
+        ctx.store.files.write(path, orjson.dumps({"weights": weights}))
+        return
+    recorded = orjson.loads(found[0])["weights"]
+    if recorded != weights:
+        raise ModelError(
+            f"model {name}: its weights changed since the stored signals were computed "
+            f"({recorded} then, {weights} now); pin `revision` in the project file, or name the new one there"
+        )

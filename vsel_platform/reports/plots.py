@@ -1,0 +1,281 @@
+"""Plots of numbers: arrays and table rows in, PNG bytes out; None where there is nothing to show."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vsel_platform.reports.evaluation import TaskComparison
+from vsel_platform.reports.style import (
+    FONT,
+    INK,
+    MUTED,
+    POOL,
+    REFERENCE,
+    SELECTED,
+    WARNING,
+    add_legend,
+    label,
+    new_figure,
+    number,
+    style_axes,
+    to_png,
+)
+
+BINS = 40
+MAX_BARS = 24
+MAX_STEPS = 1_000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBudget:
+    """A row of `selected_tasks` [rows]; the selection of the task is n_reference + n_selected."""
+
+    task: str
+    n_available: int
+    n_reference: int
+    budget: int
+    n_selected: int
+    weight: float = 0.0
+    difficulty: float | None = None
+
+    @property
+    def n_total(self) -> int:
+        """Rows of the task, reference included."""
+        return self.n_available + self.n_reference
+
+    @property
+    def n_taken(self) -> int:
+        """Rows of the task in the selection, reference included."""
+        return self.n_reference + self.n_selected
+
+
+def finite(values: ArrayLike) -> Floats:
+    """The finite ones of `values`, flat, float64; None counts as missing."""
+    array = np.asarray(values, dtype=np.float64).ravel()
+    return array[np.isfinite(array)]
+
+
+def histogram(
+    values: ArrayLike,
+    selected: ArrayLike | None = None,
+    *,
+    title: str,
+    xlabel: str,
+    line: tuple[float, str] | None = None,
+) -> bytes | None:
+    """Distribution of `values` [n]; with `selected` [m] both as shares of their group, so that any budget compares.
+
+    `line` is a value of meaning and its name. None if no value is finite.
+    """
+    pool = finite(values)
+    chosen = finite(selected) if selected is not None else np.empty(0)
+    if not pool.size:
+        return None
+    edges, beyond = _edges(np.concatenate([pool, chosen]))
+    subtitle = f"{number(pool.size)} rows, median {np.median(pool):.3g}"
+    if chosen.size:
+        subtitle += f"; {number(chosen.size)} selected, median {np.median(chosen):.3g}"
+    if beyond:
+        subtitle += f"; {number(beyond)} beyond the axis are in the outermost bars"
+    figure = new_figure(330, title, subtitle)
+    axes = figure.subplots()
+    scale = 100 / pool.size if chosen.size else 1.0
+    axes.stairs(_counts(pool, edges) * scale, edges, fill=True, color=POOL, label="all rows")
+    if chosen.size:
+        shares = _counts(chosen, edges) * 100 / chosen.size
+        axes.stairs(shares, edges, fill=True, color=SELECTED, alpha=0.28)
+        axes.stairs(shares, edges, color=SELECTED, linewidth=1.8, label="selected rows")
+        add_legend(axes, loc="upper left")
+    style_axes(axes, xlabel=xlabel, ylabel="share of rows [%]" if chosen.size else "rows")
+    if line is not None and edges[0] <= line[0] <= edges[-1]:
+        axes.axvline(line[0], color=WARNING, linewidth=1.4, linestyle=(0, (4, 3)))
+        axes.annotate(
+            label(line[1], 60), (line[0], 1), (5, -4), xycoords=("data", "axes fraction"),
+            textcoords="offset points", va="top", size=9, color=WARNING, family=FONT,
+        )  # fmt: skip
+    axes.margins(x=0.01)
+    return to_png(figure)
+
+
+def _edges(values: Floats) -> tuple[Floats, int]:
+    """Bin edges, and how many values lie outside them: a few extreme values must not squeeze all others."""
+    low, high = float(values.min()), float(values.max())
+    inner_low, inner_high = np.quantile(values, [0.005, 0.995])
+    inner = max(inner_high - inner_low, 1e-12)
+    if high - low > 3 * inner and values.size >= 200:
+        low, high = max(low, inner_low - 0.1 * inner), min(high, inner_high + 0.1 * inner)
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1.0):
+        pad = 0.05 * abs(low) or 0.5
+        low, high = low - pad, high + pad
+    edges = np.linspace(low, high, BINS + 1)
+    return edges, int(np.count_nonzero((values < low) | (values > high)))
+
+
+def _counts(values: Floats, edges: Floats) -> NDArray[np.int64]:
+    return np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)[0].astype(np.int64)
+
+
+def value_bars(
+    values: Mapping[str, float | None],
+    *,
+    title: str,
+    xlabel: str,
+    subtitle: str = "",
+    notes: Mapping[str, str] | None = None,
+    colour: str = SELECTED,
+    rest: str = "more",
+) -> bytes | None:
+    """One bar per name, longest first, its value at the end (and its note); a missing value has no bar.
+
+    Beyond 24 names the rest is one line that says how many (`rest` says of what). None if no value is finite.
+    """
+    known = {k: v for k, v in values.items() if v is not None and np.isfinite(v)}
+    if not known:
+        return None
+    names = sorted(values, key=lambda k: (k not in known, -known.get(k, 0.0), k))
+    shown = names if len(names) <= MAX_BARS else names[: MAX_BARS - 1]
+    texts = []
+    for name in shown:
+        note = f"  {notes[name]}" if notes and name in notes else ""
+        texts.append((number(known[name]) if name in known else "no value") + note)
+    figure, axes = _bar_axes(shown, title, subtitle, more=len(names) - len(shown), rest=rest)
+    axes.barh(range(len(shown)), [known.get(name, 0.0) for name in shown], 0.66, color=colour)
+    for row, (name, text) in enumerate(zip(shown, texts, strict=True)):
+        _bar_text(axes, max(known.get(name, 0.0), 0.0), row, text)
+    style_axes(axes, xlabel=xlabel, grid="x")
+    _room(axes, max(len(text) for text in texts))
+    return to_png(figure)
+
+
+def _bar_axes(
+    names: Sequence[str], title: str, subtitle: str, *, more: int = 0, rest: str = "more", row_px: int = 23
+) -> tuple[Any, Any]:
+    """Figure with one row per name, first on top; `more` further names get a line of their own."""
+    labels = [label(name) for name in names] + ([f"({number(more)} {rest})"] if more else [])
+    figure = new_figure(112 + row_px * len(labels), title, subtitle)
+    axes = figure.subplots()
+    axes.set_yticks(range(len(labels)), labels=labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    return figure, axes
+
+
+def _bar_text(axes: Any, x: float, row: int, text: str, colour: str = INK) -> None:
+    axes.annotate(
+        label(text, 48), (x, row), (5, 0), textcoords="offset points", va="center",
+        size=8.5, color=colour, family=FONT,
+    )  # fmt: skip
+
+
+def _room(axes: Any, characters: int) -> None:
+    """Leave room for `characters` behind the longest bar."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, 0.0), high * (1 + 0.0135 * characters + 0.02))
+    axes.tick_params(axis="y", labelcolor=INK)
+
+
+def budget_bars(tasks: Sequence[TaskBudget], *, title: str) -> bytes | None:
+    """Per task: all rows, the reference rows and the selected rows in them, and a tick where the budget ends.
+
+    Most selected first. None if there is no task.
+    """
+    if not tasks:
+        return None
+    rows = sorted(tasks, key=lambda t: (-t.n_taken, -t.n_total, t.task))
+    shown = rows if len(rows) <= MAX_BARS else rows[: MAX_BARS - 1]
+    taken, total = sum(t.n_taken for t in rows), sum(t.n_total for t in rows)
+    subtitle = f"{number(taken)} of {number(total)} rows"
+    short = sum(max(t.budget - t.n_selected, 0) for t in rows)
+    subtitle += f"; {number(short)} rows short of the budget" if short else "; every budget is met"
+    figure, axes = _bar_axes(
+        [t.task for t in shown], title, subtitle, more=len(rows) - len(shown), rest="more tasks", row_px=25
+    )
+    y = np.arange(len(shown))
+    reference = np.array([t.n_reference for t in shown])
+    axes.barh(y, [t.n_total for t in shown], 0.72, color=POOL, label="available")
+    axes.barh(y, reference, 0.72, color=REFERENCE, label="reference")
+    axes.barh(y, [t.n_selected for t in shown], 0.72, left=reference, color=SELECTED, label="selected")
+    ends = reference + np.array([t.budget for t in shown])
+    axes.vlines(ends, y - 0.46, y + 0.46, color=INK, linewidth=1.8, label="budget")
+    texts = [f"{number(t.n_taken)} of {number(t.n_total)}" for t in shown]
+    for row, text in enumerate(texts):
+        _bar_text(axes, max(shown[row].n_total, float(ends[row])), row, text)
+    style_axes(axes, xlabel="rows", grid="x")
+    _room(axes, max(len(text) for text in texts))
+    handles, names = axes.get_legend_handles_labels()
+    add_legend(axes, handles=handles, labels=names, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4,
+               borderaxespad=0.2, handlelength=1.2, columnspacing=1.6)  # fmt: skip
+    return to_png(figure)
+
+
+def loss_curve(losses: ArrayLike, *, title: str) -> bytes | None:
+    """Training loss per step [nat/token] and its running mean. None if no loss is finite."""
+    values = np.asarray(losses, dtype=np.float64).ravel()
+    usable = np.isfinite(values)
+    if not usable.any():
+        return None
+    steps = np.flatnonzero(usable) + 1
+    kept = values[usable]
+    window = max(1, min(50, kept.size // 10))
+    smooth = np.convolve(kept, np.ones(window) / window, mode="valid")
+    subtitle = f"{number(values.size)} steps; mean of the first {window} {smooth[0]:.3g}, of the last {smooth[-1]:.3g}"
+    missing = values.size - kept.size
+    if missing:
+        subtitle += f"; {number(missing)} steps without a finite loss"
+    figure = new_figure(330, title, subtitle)
+    axes = figure.subplots()
+    few = kept.size <= 60
+    thin = slice(None, None, max(1, kept.size // MAX_STEPS))
+    axes.plot(steps[thin], kept[thin], color=REFERENCE, linewidth=1.0, alpha=0.9, label="step",
+              marker="o" if few else "", markersize=3)  # fmt: skip
+    if window > 1:
+        axes.plot(steps[window - 1 :][thin], smooth[thin], color=SELECTED, linewidth=2.2, label=f"mean of {window} steps")
+        add_legend(axes, loc="upper right")
+    style_axes(axes, xlabel="step", ylabel="loss [nat/token]")
+    axes.set_xlim(min(1, steps[0]) - 0.5, values.size + 0.5)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return to_png(figure)
+
+
+def evaluation_bars(results: Sequence[TaskComparison], *, title: str) -> bytes | None:
+    """Exact match before and after fine-tuning with 95 % intervals; tasks that were not learned are named so."""
+    if not results:
+        return None
+    shown = list(results)[:MAX_BARS]
+    learned = sum(r.verdict == "learned" for r in results)
+    subtitle = f"{learned} of {len(results)} tasks learned: better than the base model beyond the 95 % interval"
+    figure, axes = _bar_axes(
+        [r.task for r in shown], title, subtitle, more=len(results) - len(shown), rest="more tasks", row_px=38
+    )
+    for row, result in enumerate(shown):
+        good = result.verdict == "learned"
+        colour = SELECTED if good else WARNING
+        _interval_bar(axes, row - 0.19, result.base, result.base_interval, POOL)
+        _interval_bar(axes, row + 0.19, result.tuned, result.tuned_interval, colour, hollow=not good)
+        if not good:
+            text = "not learned" if result.verdict == "not learned" else "not learned: worse than before"
+            _bar_text(axes, 100 * max(result.base_interval[1], result.tuned_interval[1]), row, text, WARNING)
+    style_axes(axes, xlabel="exact match [% of answers]", grid="x")
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_xlim(0, 118)
+    axes.set_xticks(range(0, 101, 20))
+    handles = [
+        axes.barh(0, 0, color=POOL, label="base model"),
+        axes.barh(0, 0, color=SELECTED, label="tuned"),
+        axes.barh(0, 0, facecolor="white", edgecolor=WARNING, hatch="////", label="tuned, not learned"),
+    ]
+    add_legend(axes, handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2,
+               handlelength=1.4)  # fmt: skip
+    return to_png(figure)
+
+
+def _interval_bar(
+    axes: Any, y: float, share: float, interval: tuple[float, float], colour: str, *, hollow: bool = False
+) -> None:
+    style = {"facecolor": "white", "edgecolor": colour, "hatch": "////"} if hollow else {"color": colour}
+    axes.barh(y, 100 * share, 0.36, **style)
+    axes.hlines(y, 100 * interval[0], 100 * interval[1], color=MUTED, linewidth=1.3)

@@ -1,0 +1,138 @@
+"""Answer loss of rows with and without the question (PreSel, specification A1.3, with its faults corrected).
+
+loss(answers | image, questions) is condition `full`, loss(answers | image) is `no_question`; both are over the same
+target tokens: every token of every answer, and the end token after it.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from vsel_platform.identity import fingerprint
+from vsel_platform.models.batching import BatchLimits
+from vsel_platform.models.images import ContentFailure, ImageProvider
+from vsel_platform.models.scoring import TokenScores
+from vsel_platform.models.vlm import Condition, ConversationRow, VisionLanguageModel
+from vsel_platform.signals.answer_scoring import WINDOW_ROWS, RowScores, ScoringOptions, score_windows
+
+SIGNAL = "losses"
+CODE_VERSION = 1
+CONDITIONS: tuple[Condition, ...] = ("full", "no_question")
+
+
+@dataclass(frozen=True, slots=True)
+class LossRow:
+    """A row to score: identity, turns `(role, text)`, image identities in the order of their tags."""
+
+    sample_id: str
+    turns: Sequence[tuple[str, str]]
+    images: Sequence[str] = ()
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LossValue:
+    """Loss of one row under one condition: sum [nat] and mean [nat/token] over `n_tokens` targets.
+
+    Both are None if the row could not be scored; the batch's failures say why. `n_cut` tokens were cut off because
+    the row is longer than the model's limit.
+    """
+
+    sample_id: str
+    condition: Condition
+    loss_sum: float | None
+    loss_mean: float | None
+    n_tokens: int
+    n_cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LossBatch:
+    """Values of consecutive rows, every condition of every row, and the rows that have no value."""
+
+    values: list[LossValue]
+    failures: list[ContentFailure]
+
+    @property
+    def n_cut_rows(self) -> int:
+        """Rows of which tokens were cut off under at least one condition."""
+        return len({value.sample_id for value in self.values if value.n_cut})
+
+
+def losses_fingerprint(model: VisionLanguageModel, conditions: Sequence[Condition] = CONDITIONS) -> str:
+    """Fingerprint of the signal: code version, model (weights, adapter, prompt, limits), conditions."""
+    return fingerprint(signal=SIGNAL, code=CODE_VERSION, model=model.fingerprint, conditions=sorted(conditions))
+
+
+def answer_losses(
+    model: VisionLanguageModel,
+    rows: Sequence[ConversationRow],
+    images: ImageProvider,
+    *,
+    conditions: Sequence[Condition] = CONDITIONS,
+    batch_tokens: int = 8192,
+    window_rows: int = WINDOW_ROWS,
+    decode_workers: int = 2,
+    limits: BatchLimits | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> Iterator[LossBatch]:
+    """Losses of rows, one batch per window of `window_rows` consecutive rows.
+
+    `images(image_id)` gives a picture or its preprocessed pixels; each distinct image of a window passes through
+    the vision tower once. A row with a broken image, without an answer or with a non-finite loss has None for
+    both losses and a failure. `on_batch` gets the number of rows done so far. To resume, pass the rows behind the
+    last finished window: the values do not depend on the windows before. Raises OutOfMemoryError if one row does
+    not fit into memory.
+    """
+    options = ScoringOptions(batch_tokens, window_rows, decode_workers)
+    done = 0
+    for window in score_windows(
+        model,
+        rows,
+        images,
+        conditions=conditions,
+        options=options,
+        render=lambda row, condition: model.render(row.turns, len(row.images), condition),
+        limits=limits,
+    ):
+        batch = _loss_batch(window, conditions)
+        done += len(window)
+        yield batch
+        if on_batch is not None:
+            on_batch(done)
+
+
+def _loss_batch(window: Sequence[RowScores[ConversationRow]], conditions: Sequence[Condition]) -> LossBatch:
+    values, failures = [], []
+    for result in window:
+        own = [_loss_value(result, condition) for condition in conditions]
+        values += own
+        failure = result.failure
+        if failure is None and any(value.loss_sum is None for value in own):
+            bad = ", ".join(value.condition for value in own if value.loss_sum is None)
+            failure = ContentFailure(result.row.sample_id, "non_finite_loss", f"the loss under {bad} is not finite")
+        if failure is not None:
+            failures.append(failure)
+    return LossBatch(values, failures)
+
+
+def _loss_value(result: RowScores[ConversationRow], condition: Condition) -> LossValue:
+    scores = result.scores.get(condition)
+    if scores is None:
+        return LossValue(result.row.sample_id, condition, None, None, 0)
+    total = loss_sum(scores)
+    count = len(scores.nll)
+    return LossValue(
+        result.row.sample_id,
+        condition,
+        total,
+        None if total is None else total / count,
+        count,
+        result.rendered[condition].n_cut,
+    )
+
+
+def loss_sum(scores: TokenScores) -> float | None:
+    """Sum of the targets' negative log-likelihood in float64 [nat]; None if it is not finite."""
+    total = float(scores.nll.sum())
+    return total if math.isfinite(total) else None

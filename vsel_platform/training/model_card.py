@@ -1,0 +1,56 @@
+"""The model card of an adapter: what it was made from, by what, and under which terms it stands."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from vsel_platform.config import LoraSettings, VlmSettings
+from vsel_platform.identity import hash_ids
+
+
+def model_card(
+    base: VlmSettings,
+    settings: LoraSettings,
+    *,
+    base_fingerprint: str,
+    sample_ids: Sequence[str],
+    n_skipped: int,
+    first_loss: float,
+    last_loss: float,
+) -> str:
+    """README.md of a LoRA adapter; the same training gives the same text."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.model_dump().items())
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    return f"""---
+base_model: {base.model}
+library_name: peft
+tags: [lora, visual-instruction-tuning]
+---
+
+# LoRA adapter
+
+| | |
+|---|---|
+| base model | {base.model} (revision: {base.revision or "not pinned"}) |
+| fingerprint of the base model | {base_fingerprint} |
+| template | {base.template} |
+| dtype | {base.dtype} |
+| rows trained on | {len(sample_ids)} |
+| hash of their ids | {hash_ids(sample_ids)} |
+| rows left out (no answer, broken image) | {n_skipped} |
+| loss of the first step | {first_loss:.4f} nat/token |
+| loss of the last step | {last_loss:.4f} nat/token |
+| trained with | {packages} |
+
+Loss is over answer tokens only, the end token included.
+
+## Settings
+
+| setting | value |
+|---|---|
+{rows}
+
+## Licence
+
+The adapter only works together with the base model and was trained on the rows named above: the licence of the base
+model and the terms of the training data apply to it.
+"""

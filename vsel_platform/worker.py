@@ -1,0 +1,99 @@
+"""Runs one heavy job (anything that loads a model): the same code in process and in a child process."""
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from vsel_platform.config import Project
+from vsel_platform.errors import ConfigError, VselError
+from vsel_platform.pipeline.context import Context, ProgressCallback, StageResult
+
+# Stage -> function(Context, partition key); a string, so that naming a job imports no model code.
+JOBS = {
+    "image_embeddings": "vsel_platform.pipeline.embeddings:run",
+    "reference_model": "vsel_platform.pipeline.reference:run_model",
+    "losses": "vsel_platform.pipeline.losses:run",
+    "finetuned_checkpoint": "vsel_platform.pipeline.training:run_checkpoint",
+    "evaluation": "vsel_platform.pipeline.training:run_evaluation",
+}
+
+
+class Job(BaseModel):
+    """One job: a stage, the key of its partition, and the whole project file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    key: str
+    project: Project
+    run_id: str = ""
+
+    def to_json(self) -> bytes:
+        """The job file's bytes."""
+        return orjson.dumps(self.model_dump(mode="json"))
+
+
+def run_job(job: Job, progress: ProgressCallback) -> StageResult:
+    """Run a job in this process. Raises ConfigError for an unknown stage."""
+    if job.stage not in JOBS:
+        raise ConfigError(f"unknown stage {job.stage!r}; known: {', '.join(JOBS)}")
+    set_threads(job.project.compute.threads)
+    module, _, name = JOBS[job.stage].partition(":")
+    stage: Callable[[Context, str], StageResult] = getattr(importlib.import_module(module), name)
+    return stage(Context(job.project, job.run_id, progress), job.key)
+
+
+def set_threads(threads: int) -> None:
+    """Limit the CPU threads of torch and the numeric libraries; 0 leaves all cores."""
+    if threads > 0:
+        import torch
+
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
+
+
+class RateLimitedProgress:
+    """Progress lines with rows/s and the time left, at most one every `interval_s` seconds."""
+
+    def __init__(self, emit: Callable[[str], None], interval_s: float = 2.0) -> None:
+        self._emit = emit
+        self._interval_s = interval_s
+        self._start = time.monotonic()
+        self._last = float("-inf")
+
+    def __call__(self, message: str, done: int, total: int) -> None:
+        """Report that `done` of `total` are finished."""
+        now = time.monotonic()
+        if now - self._last < self._interval_s and done < total:
+            return
+        self._last = now
+        rate = done / max(now - self._start, 1e-9)
+        left = (total - done) / rate if rate > 0 else 0.0
+        self._emit(f"{done:,} of {total:,} {message}, {rate:,.1f}/s, {left:,.0f} s left")
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m vsel_platform.worker JOB_FILE RESULT_FILE`: progress goes to standard error."""
+    if len(arguments) != 2:
+        sys.stderr.write("usage: python -m vsel_platform.worker JOB_FILE RESULT_FILE\n")
+        return 2
+    job = Job.model_validate_json(Path(arguments[0]).read_bytes())
+    progress = RateLimitedProgress(lambda line: print(line, file=sys.stderr, flush=True))
+    try:
+        result: dict[str, Any] = run_job(job, progress).to_dict()
+    except VselError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return error.exit_code
+    Path(arguments[1]).write_bytes(orjson.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

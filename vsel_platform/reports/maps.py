@@ -12,6 +12,7 @@ from vsel_platform.reports.style import (
     INK,
     OTHER,
     add_legend,
+    counted,
     label,
     new_figure,
     number,
@@ -19,7 +20,7 @@ from vsel_platform.reports.style import (
     to_png,
 )
 
-MARKERS = "osD^vP<X>"
+MARKERS = "osD^vP<X>*"
 
 
 def principal_plane(vectors: ArrayLike) -> tuple[NDArray[np.float64], tuple[float, float]]:
@@ -48,12 +49,12 @@ def embedding_map(
     selected: Sequence[bool] | None = None,
     *,
     title: str,
-    n_images: int | None = None,
+    sampled: bool = False,
 ) -> bytes | None:
     """Map of `vectors` [n, d] coloured by `tasks` [n]; images of `selected` [n] stand out.
 
-    `n_images` is the size of the set that the vectors are a sample of. Rows with a non-finite component are left
-    out. None with fewer than three vectors: there is no plane to show.
+    `sampled` says that there are more images than these. Rows with a non-finite component are left out.
+    None with fewer than three vectors: there is no plane to show.
     """
     matrix = np.asarray(vectors, dtype=np.float64)
     if matrix.ndim != 2 or not matrix.size:
@@ -64,9 +65,9 @@ def embedding_map(
     plane, shares = principal_plane(matrix[keep])
     names = np.asarray(tasks, dtype=object)[keep]
     chosen = np.asarray(selected, dtype=bool)[keep] if selected is not None else np.zeros(len(plane), bool)
-    subtitle = f"{number(len(plane))} images"
-    if n_images is not None and n_images > len(plane):
-        subtitle = f"a fixed sample of {number(len(plane))} of {number(n_images)} images"
+    subtitle = counted(len(plane), "image")
+    if sampled:
+        subtitle = "a fixed sample of " + subtitle
     if selected is not None:
         subtitle += f", {number(int(chosen.sum()))} of them selected"
     figure = new_figure(500, title, subtitle + "; near points look alike to the encoder")

@@ -17,6 +17,8 @@ from vsel_platform.reports.style import (
     SELECTED,
     WARNING,
     add_legend,
+    count_axis,
+    counted,
     label,
     new_figure,
     number,
@@ -77,7 +79,7 @@ def histogram(
     if not pool.size:
         return None
     edges, beyond = _edges(np.concatenate([pool, chosen]))
-    subtitle = f"{number(pool.size)} rows, median {np.median(pool):.3g}"
+    subtitle = f"{counted(pool.size, 'row')}, median {np.median(pool):.3g}"
     if chosen.size:
         subtitle += f"; {number(chosen.size)} selected, median {np.median(chosen):.3g}"
     if beyond:
@@ -88,10 +90,14 @@ def histogram(
     axes.stairs(_counts(pool, edges) * scale, edges, fill=True, color=POOL, label="all rows")
     if chosen.size:
         shares = _counts(chosen, edges) * 100 / chosen.size
-        axes.stairs(shares, edges, fill=True, color=SELECTED, alpha=0.28)
-        axes.stairs(shares, edges, color=SELECTED, linewidth=1.8, label="selected rows")
+        first, last = np.flatnonzero(shares)[[0, -1]]
+        part = (shares[first : last + 1], edges[first : last + 2])
+        axes.stairs(*part, fill=True, color=SELECTED, alpha=0.28)
+        axes.stairs(*part, color=SELECTED, linewidth=1.8, label="selected rows")
         add_legend(axes, loc="upper left")
     style_axes(axes, xlabel=xlabel, ylabel="share of rows [%]" if chosen.size else "rows")
+    if not chosen.size:
+        count_axis(axes.yaxis)
     if line is not None and edges[0] <= line[0] <= edges[-1]:
         axes.axvline(line[0], color=WARNING, linewidth=1.4, linestyle=(0, (4, 3)))
         axes.annotate(
@@ -105,9 +111,9 @@ def histogram(
 def _edges(values: Floats) -> tuple[Floats, int]:
     """Bin edges, and how many values lie outside them: a few extreme values must not squeeze all others."""
     low, high = float(values.min()), float(values.max())
-    inner_low, inner_high = np.quantile(values, [0.005, 0.995])
+    inner_low, inner_high = np.quantile(values, [0.02, 0.98])
     inner = max(inner_high - inner_low, 1e-12)
-    if high - low > 3 * inner and values.size >= 200:
+    if high - low > 4 * inner and values.size >= 50:
         low, high = max(low, inner_low - 0.1 * inner), min(high, inner_high + 0.1 * inner)
     if high - low <= 1e-9 * max(abs(low), abs(high), 1.0):
         pad = 0.05 * abs(low) or 0.5
@@ -148,6 +154,8 @@ def value_bars(
     for row, (name, text) in enumerate(zip(shown, texts, strict=True)):
         _bar_text(axes, max(known.get(name, 0.0), 0.0), row, text)
     style_axes(axes, xlabel=xlabel, grid="x")
+    if all(float(value).is_integer() for value in known.values()):
+        count_axis(axes.xaxis)
     _room(axes, max(len(text) for text in texts))
     return to_png(figure)
 
@@ -188,9 +196,9 @@ def budget_bars(tasks: Sequence[TaskBudget], *, title: str) -> bytes | None:
     rows = sorted(tasks, key=lambda t: (-t.n_taken, -t.n_total, t.task))
     shown = rows if len(rows) <= MAX_BARS else rows[: MAX_BARS - 1]
     taken, total = sum(t.n_taken for t in rows), sum(t.n_total for t in rows)
-    subtitle = f"{number(taken)} of {number(total)} rows"
+    subtitle = f"{number(taken)} of {counted(total, 'row')}"
     short = sum(max(t.budget - t.n_selected, 0) for t in rows)
-    subtitle += f"; {number(short)} rows short of the budget" if short else "; every budget is met"
+    subtitle += f"; {counted(short, 'row')} short of the budget" if short else "; every budget is met"
     figure, axes = _bar_axes(
         [t.task for t in shown], title, subtitle, more=len(rows) - len(shown), rest="more tasks", row_px=25
     )
@@ -205,6 +213,7 @@ def budget_bars(tasks: Sequence[TaskBudget], *, title: str) -> bytes | None:
     for row, text in enumerate(texts):
         _bar_text(axes, max(shown[row].n_total, float(ends[row])), row, text)
     style_axes(axes, xlabel="rows", grid="x")
+    count_axis(axes.xaxis)
     _room(axes, max(len(text) for text in texts))
     handles, names = axes.get_legend_handles_labels()
     add_legend(axes, handles=handles, labels=names, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4,
@@ -222,10 +231,11 @@ def loss_curve(losses: ArrayLike, *, title: str) -> bytes | None:
     kept = values[usable]
     window = max(1, min(50, kept.size // 10))
     smooth = np.convolve(kept, np.ones(window) / window, mode="valid")
-    subtitle = f"{number(values.size)} steps; mean of the first {window} {smooth[0]:.3g}, of the last {smooth[-1]:.3g}"
+    ends = "first {:.3g}, last {:.3g}" if window == 1 else f"mean of the first {window} {{:.3g}}, of the last {{:.3g}}"
+    subtitle = f"{counted(values.size, 'step')}; {ends.format(smooth[0], smooth[-1])}"
     missing = values.size - kept.size
     if missing:
-        subtitle += f"; {number(missing)} steps without a finite loss"
+        subtitle += f"; {counted(missing, 'step')} without a finite loss"
     figure = new_figure(330, title, subtitle)
     axes = figure.subplots()
     few = kept.size <= 60
@@ -237,7 +247,7 @@ def loss_curve(losses: ArrayLike, *, title: str) -> bytes | None:
         add_legend(axes, loc="upper right")
     style_axes(axes, xlabel="step", ylabel="loss [nat/token]")
     axes.set_xlim(min(1, steps[0]) - 0.5, values.size + 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    count_axis(axes.xaxis)
     return to_png(figure)
 
 

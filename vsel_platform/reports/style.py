@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,10 +31,10 @@ POOL = "#c5ced8"
 REFERENCE = "#56b4e9"
 SELECTED = "#0072b2"
 WARNING = "#d55e00"
-# Paul Tol's `muted` scheme, for categories.
+# Paul Tol's `muted` scheme and the ink, for categories.
 CATEGORIES = (
     "#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee",
-    "#882255", "#44aa99", "#999933", "#aa4499",
+    "#882255", "#44aa99", "#999933", "#aa4499", "#1f2933",
 )  # fmt: skip
 OTHER = "#a3adb8"
 
@@ -71,6 +72,11 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 row`, `2 rows`: a count with its noun."""
+    return f"{number(n)} {noun}" + ("" if n == 1 else "s")
+
+
 def new_figure(height_px: int, title: str, subtitle: str = "") -> Figure:
     """A figure of 720 x `height_px` pixels with its header; the layout keeps axes below the header."""
     figure = Figure(figsize=(WIDTH_PX / DPI, height_px / DPI), dpi=DPI, facecolor=PAPER)
@@ -98,6 +104,12 @@ def style_axes(axes: Any, *, xlabel: str, ylabel: str = "", grid: str = "y") -> 
     axes.set_ylabel(label(ylabel, 60), size=9.5, color=INK, family=FONT)
 
 
+def count_axis(axis: Any) -> None:
+    """Ticks of an axis that counts: whole numbers with thousands separators."""
+    axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
 def add_legend(axes: Any, **options: Any) -> None:
     """Legend without a frame."""
     options = {"frameon": False, "labelcolor": INK, "prop": {"family": FONT, "size": 9}} | options
@@ -121,12 +133,23 @@ def pack_png(image: "Image.Image", *, dither: bool = False, limit_bytes: int = M
     """
     from PIL import Image
 
-    mode = Image.Dither.FLOYDSTEINBERG if dither else Image.Dither.NONE
     for colours in (256, 128, 64, 32, 16, 8):
-        palette = image.quantize(colours, method=Image.Quantize.MEDIANCUT)
-        packed = image.quantize(colours, palette=palette, dither=mode) if dither else palette
+        packed = image.quantize(colours, method=Image.Quantize.MEDIANCUT)
+        _exact_corner(packed, image)
+        if dither:
+            packed = image.quantize(colours, palette=packed, dither=Image.Dither.FLOYDSTEINBERG)
         sink = io.BytesIO()
         packed.save(sink, "PNG", optimize=True)
         if sink.tell() <= limit_bytes:
             return sink.getvalue()
     raise ValueError(f"an image of {image.width} x {image.height} pixels does not fit into {limit_bytes} bytes")
+
+
+def _exact_corner(packed: "Image.Image", image: "Image.Image") -> None:
+    """Give the palette entry of the corner its exact colour: averaging colours makes white paper greyish."""
+    palette = packed.getpalette() or []
+    index = packed.getpixel((0, 0))
+    colour = image.getpixel((0, 0))
+    if isinstance(index, int) and isinstance(colour, tuple):
+        palette[3 * index : 3 * index + 3] = [int(part) for part in colour[:3]]
+        packed.putpalette(palette)

@@ -1,11 +1,14 @@
-"""Files of a store on any fsspec file system: whole files only, and compare-and-swap for pointers."""
+"""Files of a store, a directory or S3: whole files only, and compare-and-swap for pointers."""
 
 import fcntl
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +17,39 @@ from fsspec.implementations.local import LocalFileSystem
 
 from vsel_platform.errors import ConflictError, StorageError
 
-_CONFLICT_CODES = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+TEMPORARY_PREFIX = ".tmp-"
+PARALLEL_REQUESTS = 16
+COPY_BYTES = 4 << 20
+_CONFLICT_CODES = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409"}
+_CLIENT_LIBRARIES = ("botocore.", "aiobotocore.", "aiohttp.")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a listing: path relative to the store, bytes, time of the last write [s since 1970]."""
+
+    path: str
+    bytes: int
+    modified: float
 
 
 class FileStore:
     """A directory or `s3://bucket/prefix`. Paths given to its methods are relative, with `/`."""
 
     def __init__(self, root: str) -> None:
-        """Open the store; credentials and endpoint of S3 come from the environment (`AWS_*`)."""
+        """Open the store; credentials and endpoint of S3 come from the environment (`AWS_*`).
+
+        Raises StorageError for any other kind of file system.
+        """
         self.root_url = root.rstrip("/")
         if "://" not in root:
             self.root_url = str(Path(root).absolute())
         options: dict[str, Any] = {"use_listings_cache": False} if root.startswith("s3://") else {}
         self.fs, self.root = fsspec.core.url_to_fs(self.root_url, **options)
         self.is_local = isinstance(self.fs, LocalFileSystem)
-        self.is_s3 = "s3" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+        self.is_s3 = "s3" in self.fs.protocol
+        if not (self.is_local or self.is_s3):
+            raise StorageError(f"{root}: a store is a directory or s3://bucket/prefix")
 
     def path(self, relative: str) -> str:
         """Path inside the file system."""
@@ -40,46 +61,83 @@ class FileStore:
 
     def exists(self, relative: str) -> bool:
         """Whether the file exists now (no cached listing)."""
-        return bool(self.fs.exists(self.path(relative)))
+        with _explained("look for", self.url(relative)):
+            return bool(self.fs.exists(self.path(relative)))
 
     def read(self, relative: str) -> bytes:
         """Bytes of a file. Raises StorageError if it is missing."""
-        try:
+        with _explained("read", self.url(relative)):
             return bytes(self.fs.cat_file(self.path(relative)))
-        except FileNotFoundError as error:
-            raise StorageError(f"missing file {self.url(relative)}") from error
+
+    def read_many(self, relatives: Iterable[str]) -> dict[str, bytes]:
+        """Bytes of several small files, fetched side by side on S3; missing ones are left out."""
+        names = list(relatives)
+        if self.is_local:
+            contents = [self._read_or_none(name) for name in names]
+        else:
+            with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+                contents = list(pool.map(self._read_or_none, names))
+        return {name: data for name, data in zip(names, contents, strict=True) if data is not None}
+
+    def _read_or_none(self, relative: str) -> bytes | None:
+        with _explained("read", self.url(relative), missing_is_fine=True):
+            return bytes(self.fs.cat_file(self.path(relative)))
+        return None
 
     def size(self, relative: str) -> int:
-        """Size in bytes."""
-        return int(self.fs.size(self.path(relative)))
+        """Size in bytes. Raises StorageError if the file is missing."""
+        with _explained("read", self.url(relative)):
+            return int(self.fs.size(self.path(relative)))
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """All files below `prefix` as (relative path, bytes), sorted by path."""
-        base = self.path(prefix)
-        if not self.fs.exists(base):
-            return
-        found = self.fs.find(base, detail=True)
-        for path in sorted(found):
-            yield path[len(self.root) + 1 :], int(found[path]["size"] or 0)
+        """All files below the folder `prefix` as (relative path, bytes), sorted; half-written ones excluded."""
+        for entry in self.entries(prefix):
+            if not entry.path.rpartition("/")[2].startswith(TEMPORARY_PREFIX):
+                yield entry.path, entry.bytes
+
+    def entries(self, prefix: str) -> list[FileEntry]:
+        """Everything below the folder `prefix`, temporary files of killed writers included, sorted by path."""
+        if self.is_local:
+            found = _local_entries(Path(self.root), Path(self.path(prefix)))
+        else:
+            with _explained("list", self.url(prefix)):
+                listing = self.fs.find(self.path(prefix), detail=True)
+            found = [
+                FileEntry(path[len(self.root) + 1 :], int(info["size"] or 0), info["LastModified"].timestamp())
+                for path, info in listing.items()
+            ]
+        return sorted(found, key=lambda entry: entry.path)
 
     def delete(self, relative: str) -> None:
         """Delete one file; a missing one is fine."""
-        try:
+        with _explained("delete", self.url(relative), missing_is_fine=True):
             self.fs.rm_file(self.path(relative))
-        except FileNotFoundError:
-            return
 
     def delete_tree(self, relative: str) -> None:
-        """Delete everything below a prefix."""
-        if self.fs.exists(self.path(relative)):
-            self.fs.rm(self.path(relative), recursive=True)
+        """Delete everything below a folder; a missing one is fine."""
+        if self.is_local:
+            with _explained("delete", self.url(relative), missing_is_fine=True):
+                shutil.rmtree(self.path(relative))
+            return
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            list(pool.map(self.delete, [entry.path for entry in self.entries(relative)]))
 
     def write(self, relative: str, data: bytes) -> None:
         """Write a whole file: readers see nothing or all of it (local: temporary file, fsync, rename)."""
-        if self.is_local:
-            _write_local(Path(self.path(relative)), data)
-        else:
-            self.fs.pipe_file(self.path(relative), data)
+        with _explained("write", self.url(relative)):
+            if self.is_local:
+                _write_local(Path(self.path(relative)), [data])
+            else:
+                self.fs.pipe_file(self.path(relative), data)
+
+    def put(self, relative: str, source: Path) -> None:
+        """Write a whole file from a local one, in pieces (memory: a few MB)."""
+        with _explained("write", self.url(relative)):
+            if self.is_local:
+                with source.open("rb") as file:
+                    _write_local(Path(self.path(relative)), iter(lambda: file.read(COPY_BYTES), b""))
+            else:
+                self.fs.put_file(str(source), self.path(relative))
 
     def write_once(self, relative: str, data: bytes) -> None:
         """Write a file whose name says its content; a file that is there already is left alone."""
@@ -92,26 +150,24 @@ class FileStore:
         The token is taken BEFORE the bytes: if the file changes in between, the swap with it fails.
         """
         path = self.path(relative)
-        try:
+        with _explained("read", self.url(relative), missing_is_fine=True):
             if self.is_local:
                 data = Path(path).read_bytes()
                 return data, hashlib.sha256(data).hexdigest()
             info = self.fs.info(path)
             return bytes(self.fs.cat_file(path)), str(info.get("ETag", ""))
-        except FileNotFoundError:
-            return None
+        return None
 
     def swap(self, relative: str, data: bytes, token: str | None) -> None:
         """Replace a file only if it is still the one `token` stands for (None: only if it is missing).
 
         Raises ConflictError if another writer came first.
         """
-        if self.is_local:
-            self._swap_local(relative, data, token)
-        elif self.is_s3:
-            self._swap_s3(relative, data, token)
-        else:
-            raise StorageError(f"{self.root_url}: only directories and s3:// can be written")
+        with _explained("write", self.url(relative)):
+            if self.is_local:
+                self._swap_local(relative, data, token)
+            else:
+                self._swap_s3(relative, data, token)
 
     def _swap_local(self, relative: str, data: bytes, token: str | None) -> None:
         path = Path(self.path(relative))
@@ -119,7 +175,7 @@ class FileStore:
             current = self.read_versioned(relative)
             if (current[1] if current else None) != token:
                 raise ConflictError(f"{self.url(relative)} was replaced by another writer")
-            _write_local(path, data)
+            _write_local(path, [data])
 
     def _swap_s3(self, relative: str, data: bytes, token: str | None) -> None:
         bucket, key, _ = self.fs.split_path(self.path(relative))
@@ -132,6 +188,22 @@ class FileStore:
             raise
 
 
+@contextmanager
+def _explained(action: str, url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
+    """Turn errors of the file system and of its client libraries into StorageError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if not missing_is_fine:
+            raise StorageError(f"cannot {action} {url}: the file or bucket does not exist") from error
+    except OSError as error:
+        raise StorageError(f"cannot {action} {url}: {error.strerror or error}") from error
+    except Exception as error:
+        if not f"{type(error).__module__}.".startswith(_CLIENT_LIBRARIES):
+            raise
+        raise StorageError(f"cannot {action} {url}: {error} (check the AWS_* environment)") from error
+
+
 def _is_conflict(error: BaseException | None) -> bool:
     while error is not None:
         response = getattr(error, "response", None) or {}
@@ -139,23 +211,35 @@ def _is_conflict(error: BaseException | None) -> bool:
         status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
         if code in _CONFLICT_CODES or status in _CONFLICT_CODES:
             return True
-        if isinstance(error, OSError) and "precondition" in str(error).lower():
-            return True
         error = error.__cause__
     return False
 
 
-def _write_local(path: Path, data: bytes) -> None:
+def _local_entries(root: Path, directory: Path) -> list[FileEntry]:
+    """Files below `directory`; a file that vanishes while we look (a renamed temporary one) is left out."""
+    found = []
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = Path(folder, name)
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            found.append(FileEntry(path.relative_to(root).as_posix(), status.st_size, status.st_mtime))
+    return found
+
+
+def _write_local(path: Path, data: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with temporary.open("xb") as file:
+            file.writelines(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:

@@ -1,0 +1,107 @@
+"""Reselection is level-triggered: whatever happened before, what is stale is requested, once, and not for ever."""
+
+import os
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from small_project import row, small_rows, write_rows, write_small_project
+
+ROOT = Path(__file__).parents[2]
+RANDOM_ONLY = {"random": {"dataset": "shapes", "method": "random", "budget": {"percent": 25}}}
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory):
+    """The deployment's modules, loaded for a small project (its recipe needs no model)."""
+    directory = tmp_path_factory.mktemp("project")
+    file = write_small_project(directory, tmp_path_factory.mktemp("models"), recipes=RANDOM_ONLY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VSEL_PROJECT", str(file))
+        for name in [n for n in sys.modules if n.split(".")[0] in ("definitions", "assets", "automation")]:
+            patch.delitem(sys.modules, name)
+        import definitions
+        from automation import run, sensors
+
+        yield directory, definitions.defs, sensors, run
+    for name in [n for n in sys.modules if n.split(".")[0] in ("definitions", "assets", "automation")]:
+        del sys.modules[name]
+
+
+def evaluate(sensor, instance, deployment, cursor=None):
+    resource = deployment[1].resources["project"]
+    context = dg.build_sensor_context(instance=instance, resources={"project": resource}, cursor=cursor)
+    found = list(sensor(context))
+    return [f for f in found if isinstance(f, dg.RunRequest)], [f for f in found if isinstance(f, dg.SkipReason)], context
+
+
+def test_missing_stages_are_requested_one_after_the_other(deployment):
+    directory, _, sensors, run = deployment
+    write_rows(directory, small_rows())
+    with dg.DagsterInstance.ephemeral() as instance:
+        requests, _, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert [(r.asset_selection[1].to_user_string(), r.partition_key) for r in requests] == [
+            ("dataset_manifest", "shapes")
+        ]
+        assert requests[0].tags["vsel/target"] == "dataset_manifest:shapes"
+        assert run.drive(instance, ["random"], train=False, log=lambda _: None) == 2
+        requests, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert not requests
+        assert "every selection is current" in skips[0].skip_message
+
+
+def test_change_after_success_is_seen_by_both_sensors(deployment):
+    directory, _, sensors, run = deployment
+    with dg.DagsterInstance.ephemeral() as instance:
+        write_rows(directory, small_rows())
+        run.drive(instance, ["random"], train=False, log=lambda _: None)
+        _, skips, context = evaluate(sensors.changed_sources, instance, deployment)
+        assert skips
+        write_rows(directory, [*small_rows(), row(700)])
+        requests, _, _ = evaluate(sensors.changed_sources, instance, deployment, cursor=context.cursor)
+        assert [r.partition_key for r in requests] == ["shapes"]
+        requests, _, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert requests
+
+
+def test_running_and_failing_targets_are_left_alone(deployment):
+    directory, defs, sensors, _ = deployment
+    write_rows(directory, [*small_rows(), row(800)])
+    with dg.DagsterInstance.ephemeral() as instance:
+        requests, _, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        tags = requests[0].tags
+        job = defs.resolve_implicit_global_asset_job_def()
+        running = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        requests, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert not requests
+        assert "is running" in skips[0].skip_message
+        instance.delete_run(running.run_id)
+        for _ in range(3):
+            instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.FAILURE)
+        requests, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert not requests
+        assert "failed 3 times" in skips[0].skip_message
+        write_rows(directory, [*small_rows(), row(801)])
+        requests, _, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert requests, "new inputs are a new chance"
+
+
+def test_failed_check_blocks_the_selection_in_another_run(deployment):
+    directory, _, sensors, run = deployment
+    with dg.DagsterInstance.ephemeral() as instance:
+        write_rows(directory, [*small_rows(), *[{"id": i, "conversations": []} for i in range(60)]])
+        with pytest.raises(Exception, match="conversation_empty"):
+            run.drive(instance, ["random"], train=False, log=lambda _: None)
+        _, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert "quarantine_rate" in skips[0].skip_message
+        write_rows(directory, small_rows())
+        run.drive(instance, ["random"], train=False, log=lambda _: None)
+
+
+def test_automation_can_be_switched_off(deployment, monkeypatch):
+    sensors = deployment[2]
+    monkeypatch.setitem(os.environ, "VSEL_AUTOMATION", "off")
+    assert sensors.default_status() == dg.DefaultSensorStatus.STOPPED
+    monkeypatch.setitem(os.environ, "VSEL_AUTOMATION", "on")
+    assert sensors.default_status() == dg.DefaultSensorStatus.RUNNING

@@ -1,0 +1,101 @@
+"""The Dagster UI in a real browser: lineage, one materialization of `selected_subset`, its plot."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dagster_services import daemon, environment, graphql, runs, wait_for, webserver
+from small_project import write_small_project
+
+pytestmark = [pytest.mark.ui, pytest.mark.timeout(420)]
+ROOT = Path(__file__).parents[2]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+PLOTS = """query { assetOrError(assetKey: {path: ["selected_subset"]}) { ... on Asset {
+  assetMaterializations(limit: 1) { partition runId metadataEntries { label __typename
+    ... on MarkdownMetadataEntry { mdStr } } } } } }"""
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory):
+    """Project with everything before the selection in place, web server and daemon on it."""
+    directory = tmp_path_factory.mktemp("ui")
+    file = write_small_project(directory, tmp_path_factory.mktemp("models"))
+    env = environment(file, directory / "home")
+    subprocess.run(
+        [sys.executable, "-m", "automation.run", "presel"], cwd=ROOT, env=env, check=True, capture_output=True
+    )
+    with webserver(env, directory / "web.log") as url, daemon(env, directory / "daemon.log"):
+        yield url, directory
+
+
+@pytest.fixture
+def page(services, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path / "browser"),
+            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"),
+            args=FLAGS,
+            viewport={"width": 1600, "height": 1000},
+        )
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        yield page
+        context.close()
+
+
+def test_lineage_is_shown(services, page):
+    url, directory = services
+    page.goto(f"{url}/asset-groups")
+    for name in ("raw_annotations", "image_embeddings", "presel_scores", "selected_subset", "finetuned_checkpoint"):
+        page.get_by_text(name, exact=True).first.wait_for()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=str(directory / "lineage.png"))
+    keep(directory / "lineage.png")
+
+
+def test_one_partition_is_materialized_and_shows_its_plot(services, page):
+    url, directory = services
+    before = len(runs(url))
+    page.goto(f"{url}/assets/selected_subset?view=overview")
+    page.locator("button:has-text('Materialize')").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.wait_for()
+    dialog.get_by_role("button", name="Latest").or_(dialog.get_by_role("button", name="All")).first.wait_for()
+    choose_partition(dialog, "random")
+    dialog.locator("button:has-text('Launch')").last.click()
+    run = wait_for(
+        lambda: next((r for r in runs(url)[: len(runs(url)) - before] if r["status"] in ("SUCCESS", "FAILURE")), None),
+        180,
+        lambda: f"no finished run: {runs(url)[:3]} {(directory / 'daemon.log').read_text()[-3000:]}",
+    )
+    assert run["status"] == "SUCCESS"
+    last = graphql(url, PLOTS)["assetOrError"]["assetMaterializations"][0]
+    assert last["partition"] == "random"
+    plots = [e for e in last["metadataEntries"] if "data:image/png;base64" in e.get("mdStr", "")]
+    assert plots
+    page.goto(f"{url}/assets/selected_subset?view=partitions&partition=random")
+    page.get_by_text("budgets").first.wait_for()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=str(directory / "selected.png"))
+    keep(directory / "selected.png")
+
+
+def choose_partition(dialog, key):
+    """Select one key in the partition dialog, whatever is preselected."""
+    box = dialog.get_by_role("textbox").first
+    box.click()
+    box.fill(key)
+    box.press("Enter")
+
+
+def keep(path: Path) -> None:
+    """Screenshots go where `VSEL_SCREENSHOTS` says, for the README."""
+    if target := os.environ.get("VSEL_SCREENSHOTS"):
+        Path(target).mkdir(parents=True, exist_ok=True)
+        (Path(target) / path.name).write_bytes(path.read_bytes())

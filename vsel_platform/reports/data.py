@@ -1,0 +1,154 @@
+"""What reports show, read from the store file by file: memory does not grow with a table.
+
+Samples are rows with the smallest identities. An identity is a sha256, so that is a uniform sample which depends
+neither on the order of the rows nor on how they are cut into files.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vsel_platform.pipeline.context import Context
+from vsel_platform.storage.pointers import Pointer
+
+Floats = NDArray[np.float64]
+
+
+def parts(ctx: Context, pointer: Pointer, columns: list[str]) -> Iterator[pa.Table]:
+    """Columns of a published partition, one of its files (at most 100,000 rows) at a time."""
+    for file in pointer.files:
+        yield ctx.store.read(replace(pointer, files=[file]), columns)
+
+
+def smallest(tables: Iterable[pa.Table], keys: list[str], k: int) -> pa.Table | None:
+    """The `k` rows that come first in the order of `keys`, in that order; None if there is no table."""
+    best: pa.Table | None = None
+    order = [(key, "ascending") for key in keys]
+    for table in tables:
+        joined = table if best is None else pa.concat_tables([best, table])
+        best = joined.take(pc.select_k_unstable(joined, k, order))
+    return best
+
+
+def add_counts(counts: dict[str, int], column: pa.ChunkedArray) -> None:
+    """Add the number of occurrences of every value of `column` to `counts`."""
+    for entry in pc.value_counts(column).to_pylist():
+        counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """A dataset in numbers [rows]: distinct contents, repeated ones, distinct contents by task."""
+
+    n_distinct: int
+    n_duplicates: int
+    tasks: dict[str, int]
+
+
+def dataset_summary(ctx: Context, dataset: str) -> DatasetSummary | None:
+    """Summary of the published manifest of a dataset, None if there is none."""
+    pointer = ctx.store.pointer("manifest", {"dataset": dataset})
+    if pointer is None:
+        return None
+    tasks: dict[str, int] = {}
+    rows = 0
+    for table in parts(ctx, pointer, ["task", "is_duplicate"]):
+        rows += table.num_rows
+        add_counts(tasks, table.filter(pc.invert(table["is_duplicate"]))["task"])
+    distinct = sum(tasks.values())
+    return DatasetSummary(distinct, rows - distinct, tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineSummary:
+    """Refused rows: how many, by reason, and the first ones in source order as `(position, reason, detail)`."""
+
+    n_rows: int
+    n_accepted: int
+    reasons: dict[str, int]
+    first: list[tuple[int, str, str]]
+
+
+def quarantine_summary(ctx: Context, dataset: str, n_first: int) -> QuarantineSummary | None:
+    """Summary of the published quarantine of a dataset, None if there is none."""
+    pointer = ctx.store.pointer("quarantine", {"dataset": dataset})
+    manifest = ctx.store.pointer("manifest", {"dataset": dataset})
+    if pointer is None:
+        return None
+    reasons: dict[str, int] = {}
+    for table in parts(ctx, pointer, ["reason"]):
+        add_counts(reasons, table["reason"])
+    names = ["position", "reason", "detail"]
+    first = smallest(parts(ctx, pointer, names), ["position"], n_first)
+    rows = [tuple(row[name] for name in names) for row in first.to_pylist()] if first is not None else []
+    return QuarantineSummary(sum(reasons.values()), manifest.rows if manifest else 0, reasons, rows)
+
+
+def relevance(losses: pa.Table) -> Floats:
+    """Instruction relevance of rows of the `losses` table, in the order of their ids; NaN where a loss is missing.
+
+    loss(answer | image, question) / loss(answer | image): PreSel, arXiv 2503.07591. Both conditions have the same
+    answer tokens, so the ratio of the means is the ratio of the sums.
+    """
+    values: dict[str, dict[str, float]] = {}
+    columns = (losses[name].to_pylist() for name in ("sample_id", "condition", "loss_mean"))
+    for sample, condition, loss in zip(*columns, strict=True):
+        values.setdefault(sample, {})[condition] = np.nan if loss is None else loss
+    pairs = [(values[s].get("full", np.nan), values[s].get("no_question", np.nan)) for s in sorted(values)]
+    both = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    ratio = np.full(len(both), np.nan)
+    np.divide(both[:, 0], both[:, 1], out=ratio, where=both[:, 1] > 0)
+    return ratio
+
+
+def relevance_of_shard(ctx: Context, shard: str) -> dict[str, Floats]:
+    """Instruction relevance of the reference rows in a shard, by dataset, under its present reference model."""
+    from vsel_platform.pipeline import losses
+
+    found = {}
+    for dataset in losses.datasets_of(ctx, shard):
+        pointer = ctx.store.pointer("losses", losses.partition(ctx, dataset, shard))
+        if pointer is not None:
+            found[dataset] = relevance(ctx.store.read(pointer, ["sample_id", "condition", "loss_mean"]))
+    return found
+
+
+def scores_pointer(ctx: Context, dataset: str, mode: str, table: str = "presel_scores") -> Pointer | None:
+    """Published PreSel scores (or `presel_tasks`) of a dataset."""
+    return ctx.store.pointer(table, {"dataset": dataset, "mode": mode})
+
+
+def typicality(ctx: Context, scores: Pointer, selected: pa.Array | None = None) -> tuple[Floats, Floats]:
+    """Typicality of all scored rows, and of those among them whose id is in `selected` (8 bytes a row)."""
+    everything: list[Floats] = [np.empty(0)]
+    chosen: list[Floats] = [np.empty(0)]
+    names = ["sample_id", "typicality"] if selected is not None else ["typicality"]
+    for table in parts(ctx, scores, names):
+        known = table.filter(pc.is_valid(table["typicality"]))
+        everything.append(known["typicality"].to_numpy())
+        if selected is not None:
+            chosen.append(known.filter(pc.is_in(known["sample_id"], selected))["typicality"].to_numpy())
+    return np.concatenate(everything), np.concatenate(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskImportance:
+    """A row of `presel_tasks`: difficulty, and the number of reference rows that it is the mean of."""
+
+    task: str
+    difficulty: float | None
+    n_relevance: int
+
+
+def task_importance(ctx: Context, dataset: str, mode: str) -> list[TaskImportance]:
+    """Published task importance of a dataset; empty if there is none."""
+    pointer = scores_pointer(ctx, dataset, mode, "presel_tasks")
+    if pointer is None:
+        return []
+    rows: list[dict[str, Any]] = ctx.store.read(pointer, ["task", "difficulty", "n_relevance"]).to_pylist()
+    return [TaskImportance(row["task"], row["difficulty"], row["n_relevance"]) for row in rows]

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets import plots
-from assets.reporting import spec_metadata, stage_metadata
+from assets import checks, plots
+from assets.reporting import materialized, spec_metadata
 from automation.partitions import SHARDS, datasets, shards
 from resources.project import ProjectResource
 from vsel_platform.pipeline import ingest
@@ -55,6 +55,7 @@ def raw_annotations(context: dg.AssetExecutionContext, project: ProjectResource)
             metadata=spec_metadata("quarantine"),
         ),
     ],
+    check_specs=[*checks.specs("dataset_manifest", "manifest"), *checks.specs("quarantine", "quarantine")],
     can_subset=False,
 )
 def ingested_dataset(context: dg.AssetExecutionContext, project: ProjectResource) -> Iterator[dg.MaterializeResult]:
@@ -63,16 +64,12 @@ def ingested_dataset(context: dg.AssetExecutionContext, project: ProjectResource
     ctx = project.context(context.run_id)
     result = ingest.run(ctx, dataset)
     register_shards(context, ctx, result.new_shards)
-    yield dg.MaterializeResult(
-        asset_key="dataset_manifest",
-        data_version=dg.DataVersion(result.manifest.data_version),
-        metadata=stage_metadata(ctx, result.manifest) | plots.dataset(ctx, dataset),
-    )
-    yield dg.MaterializeResult(
-        asset_key="quarantine",
-        data_version=dg.DataVersion(result.quarantine.data_version),
-        metadata=stage_metadata(ctx, result.quarantine) | plots.quarantine(ctx, dataset),
-    )
+    for asset, table, stage, plot in (
+        ("quarantine", "quarantine", result.quarantine, plots.quarantine),
+        ("dataset_manifest", "manifest", result.manifest, plots.dataset),
+    ):
+        found = checks.results(ctx, asset, table, stage.references)
+        yield materialized(ctx, stage, plot(ctx, dataset), asset=asset, check_results=found)
 
 
 def register_shards(context: dg.AssetExecutionContext, ctx: Context, names: list[str]) -> None:

@@ -21,22 +21,21 @@ def specs(asset: str, table: str) -> Sequence[dg.AssetCheckSpec]:
     ]
 
 
-def results(ctx: Context, asset: str, references: Sequence[str]) -> list[dg.AssetCheckResult]:
-    """Check the published partitions named by `references`; one result per check, worst case over partitions."""
-    outcomes: dict[str, list[quality.Outcome]] = {}
+def results(ctx: Context, asset: str, table: str, references: Sequence[str]) -> list[dg.AssetCheckResult]:
+    """Check the published partitions of `table` among `references`; one result per check, worst over partitions."""
+    outcomes: dict[str, list[quality.Outcome]] = {name: [] for name in quality.check_names(table)}
     for reference in references:
-        table, _, rest = reference.partition("@")[0].partition("/")
+        found, _, rest = reference.partition("@")[0].partition("/")
         partition = dict(part.split("=", 1) for part in rest.split("/"))
-        pointer = ctx.store.pointer(table, partition)
-        if pointer is not None:
-            for outcome in quality.check(ctx, pointer):
-                outcomes.setdefault(outcome.name, []).append(outcome)
+        pointer = ctx.store.pointer(found, partition) if found == table else None
+        for outcome in quality.check(ctx, pointer) if pointer is not None else []:
+            outcomes[outcome.name].append(outcome)
     return [
         dg.AssetCheckResult(
             asset_key=asset,
             check_name=name,
-            passed=all(outcome.passed for outcome in found),
-            metadata={"detail": "; ".join(outcome.detail for outcome in found)},
+            passed=all(outcome.passed for outcome in found_outcomes),
+            metadata={"detail": "; ".join(outcome.detail for outcome in found_outcomes) or "nothing was published"},
         )
-        for name, found in outcomes.items()
+        for name, found_outcomes in outcomes.items()
     ]

@@ -1,6 +1,7 @@
 """Metadata that every materialization carries: counts, schema, where the data lies, plots."""
 
 import base64
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -58,10 +59,17 @@ def stage_metadata(ctx: Context, result: StageResult) -> dict[str, Any]:
 
 
 def materialized(
-    ctx: Context, result: StageResult, *, partition_key: str | None = None, **extra: Any
+    ctx: Context,
+    result: StageResult,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    asset: str | None = None,
+    check_results: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult:
-    """What an asset returns: data version and metadata of a stage's result."""
-    metadata = stage_metadata(ctx, result) | extra
-    if partition_key is not None:
-        metadata["partition"] = partition_key
-    return dg.MaterializeResult(data_version=dg.DataVersion(result.data_version or "empty"), metadata=metadata)
+    """What an asset returns: data version, metadata and checks of a stage's result."""
+    return dg.MaterializeResult(
+        asset_key=asset,
+        data_version=dg.DataVersion(result.data_version or "empty"),
+        metadata=stage_metadata(ctx, result) | dict(extra or {}),
+        check_results=list(check_results),
+    )

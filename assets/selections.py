@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import plots
+from assets import checks, plots
 from assets.reporting import materialized, spec_metadata
 from assets.signals import image_embeddings, losses, reference_subset
 from automation.partitions import dataset_to_recipes, datasets, recipes
@@ -38,12 +38,14 @@ REFRESH = (
     description="PreSel's view of the signals: task importance from the loss ratio of the reference rows, and for "
     "every row its cluster inside the task and how typical its image is of that cluster. No model runs here.",
     metadata=spec_metadata("presel_scores"),
+    check_specs=checks.specs("presel_scores", "presel_scores"),
 )
 def presel_scores(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Score a dataset with PreSel."""
     ctx = project.context(context.run_id)
     result = scores.run(ctx, context.partition_key)
-    return materialized(ctx, result, **plots.presel(ctx, context.partition_key))
+    found = checks.results(ctx, "presel_scores", "presel_scores", result.references)
+    return materialized(ctx, result, plots.presel(ctx, context.partition_key), check_results=found)
 
 
 @dg.asset(
@@ -59,9 +61,11 @@ def presel_scores(context: dg.AssetExecutionContext, project: ProjectResource) -
     description="The rows that a recipe selects, in rank order and with reasons; its manifest, from which it can be "
     "verified and replayed; and the training file in the format of the source.",
     metadata=spec_metadata("selected_subset"),
+    check_specs=checks.specs("selected_subset", "selected_subset"),
 )
 def selected_subset(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Select the rows of a recipe."""
     ctx = project.context(context.run_id)
     result = selection.run(ctx, context.partition_key)
-    return materialized(ctx, result, **plots.selection(ctx, context.partition_key))
+    found = checks.results(ctx, "selected_subset", "selected_subset", result.references)
+    return materialized(ctx, result, plots.selection(ctx, context.partition_key), check_results=found)

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import plots
+from assets import checks, plots
 from assets.annotations import images, samples
 from assets.reporting import materialized, spec_metadata
 from automation.partitions import datasets, shards
@@ -32,7 +32,7 @@ def image_embeddings(
     """Embed the images of a shard."""
     result = compute.run(context, "image_embeddings", context.partition_key)
     ctx = project.context(context.run_id)
-    return materialized(ctx, result, **plots.embeddings(ctx, context.partition_key))
+    return materialized(ctx, result, plots.embeddings(ctx, context.partition_key))
 
 
 @dg.asset(
@@ -47,11 +47,14 @@ def image_embeddings(
     description="The rows that get instructions first: a small share of the images of every task with all their "
     "rows, drawn by a stable hash, so that a grown dataset keeps its reference rows.",
     metadata=spec_metadata("reference_subset"),
+    check_specs=checks.specs("reference_subset", "reference_subset"),
 )
 def reference_subset(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Draw the reference subset of a dataset."""
     ctx = project.context(context.run_id)
-    return materialized(ctx, reference.run_subset(ctx, context.partition_key))
+    result = reference.run_subset(ctx, context.partition_key)
+    found = checks.results(ctx, "reference_subset", "reference_subset", result.references)
+    return materialized(ctx, result, check_results=found)
 
 
 @dg.asset(
@@ -71,7 +74,7 @@ def reference_model(
     """Train the reference model of a dataset."""
     result = compute.run(context, "reference_model", context.partition_key)
     ctx = project.context(context.run_id)
-    return materialized(ctx, result, **plots.training_curve(ctx, "reference_model", "dataset", context.partition_key))
+    return materialized(ctx, result, plots.training_curve(ctx, "reference_model", "dataset", context.partition_key))
 
 
 @dg.asset(
@@ -89,6 +92,7 @@ def reference_model(
     description="Answer loss of the reference rows of the shard, with and without the question. "
     "Rows whose loss is stored are not scored again; a loss that is not a number is NULL and counted.",
     metadata=spec_metadata("losses"),
+    check_specs=checks.specs("losses", "losses"),
 )
 def losses(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
@@ -96,4 +100,5 @@ def losses(
     """Score the reference rows of a shard."""
     result = compute.run(context, "losses", context.partition_key)
     ctx = project.context(context.run_id)
-    return materialized(ctx, result, **plots.losses(ctx, context.partition_key))
+    found = checks.results(ctx, "losses", "losses", result.references)
+    return materialized(ctx, result, plots.losses(ctx, context.partition_key), check_results=found)

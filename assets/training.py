@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import plots
+from assets import checks, plots
 from assets.reporting import materialized, spec_metadata
 from assets.selections import selected_subset
 from assets.signals import RETRY
@@ -32,7 +32,7 @@ def finetuned_checkpoint(
     result = compute.run(context, "finetuned_checkpoint", context.partition_key)
     ctx = project.context(context.run_id)
     curve = plots.training_curve(ctx, "finetuned_checkpoint", "recipe", context.partition_key)
-    return materialized(ctx, result, **curve)
+    return materialized(ctx, result, curve)
 
 
 @dg.asset(
@@ -46,6 +46,7 @@ def finetuned_checkpoint(
     description="Exact match and loss per task on held-out rows, before and after fine-tuning: "
     "which tasks the model learned from the subset, and which it did not.",
     metadata=spec_metadata("evaluation"),
+    check_specs=checks.specs("evaluation", "evaluation"),
 )
 def evaluation(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
@@ -53,4 +54,5 @@ def evaluation(
     """Evaluate the checkpoint of a recipe."""
     result = compute.run(context, "evaluation", context.partition_key)
     ctx = project.context(context.run_id)
-    return materialized(ctx, result, **plots.evaluation(ctx, context.partition_key))
+    found = checks.results(ctx, "evaluation", "evaluation", result.references)
+    return materialized(ctx, result, plots.evaluation(ctx, context.partition_key), check_results=found)

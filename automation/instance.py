@@ -1,11 +1,16 @@
 """Prepares DAGSTER_HOME: `python -m automation.instance` puts the instance settings there and prints its path."""
 
+import argparse
 import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vsel_platform.errors import ConfigError, VselError
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTGRES_VARIABLES = (
@@ -15,6 +20,8 @@ POSTGRES_VARIABLES = (
     "DAGSTER_PG_PASSWORD",
     "DAGSTER_PG_DB",
 )
+# Dagster puts this tag on every run that it launches through a code server.
+CODE_SERVER_TAG = ".dagster/grpc_info"
 
 
 def settings_file(root: Path) -> Path:
@@ -58,15 +65,48 @@ def prepare_home(root: Path, home: Path) -> Path:
     return home
 
 
-def main() -> int:
+def fail_orphaned_runs(instance: "DagsterInstance") -> list[str]:
+    """Mark the runs as failed that died together with their code server; returns their ids.
+
+    To be called before the only code server of an instance starts: what an earlier one launched cannot be alive
+    then, but Dagster would wait for it and keep its place in the queue and its pool slot. What a selection needs
+    is asked for again by the reconcile sensor. Runs in a process of their own (`vsel run`) are left alone.
+    """
+    from dagster import DagsterRunStatus, RunsFilter
+
+    lost = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+    found = [run for run in instance.get_runs(RunsFilter(statuses=lost)) if CODE_SERVER_TAG in run.tags]
+    for run in found:
+        if run.status == DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run)
+        else:
+            instance.report_run_failed(run, "The code server was stopped while this run was in progress.")
+    return sorted(run.run_id for run in found)
+
+
+def main(arguments: list[str]) -> int:
     """Prepare the directory that DAGSTER_HOME names (default: .dagster beside this repository's files)."""
+    parser = argparse.ArgumentParser(prog="python -m automation.instance", description=main.__doc__)
+    parser.add_argument(
+        "--fail-orphaned-runs",
+        action="store_true",
+        help="also mark runs as failed that died with the code server; only where that server is not running",
+    )
+    options = parser.parse_args(arguments)
+    home = Path(os.environ.get("DAGSTER_HOME") or ROOT / ".dagster")
     try:
-        print(prepare_home(ROOT, Path(os.environ.get("DAGSTER_HOME") or ROOT / ".dagster")))
+        print(prepare_home(ROOT, home))
     except VselError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    if options.fail_orphaned_runs:
+        from dagster import DagsterInstance
+
+        with DagsterInstance.from_config(str(home)) as instance:
+            for run_id in fail_orphaned_runs(instance):
+                sys.stderr.write(f"run {run_id} died with the code server and is marked as failed\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

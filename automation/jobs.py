@@ -1,5 +1,7 @@
 """One job per stage, because a job cannot span several partition sets."""
 
+from typing import Any
+
 import dagster as dg
 
 ingest = dg.define_asset_job("ingest", dg.AssetSelection.assets("raw_annotations", "dataset_manifest", "quarantine"))
@@ -31,4 +33,4 @@ def demo() -> None:
     drive_recipes()
 
 
-ALL = [ingest, signals, reference, scores, select, train, demo]
+ALL: list[Any] = [ingest, signals, reference, scores, select, train, demo]

@@ -86,9 +86,7 @@ def random_model() -> tuple[Any, Any, Any]:
         vision_feature_layer=-1,
         image_seq_length=16,
     )
-    processor = CLIPImageProcessorPil(
-        size={"shortest_edge": PIXELS}, crop_size={"height": PIXELS, "width": PIXELS}
-    )
+    processor = CLIPImageProcessorPil(size={"shortest_edge": PIXELS}, crop_size={"height": PIXELS, "width": PIXELS})
     torch.manual_seed(0)
     return LlavaForConditionalGeneration(config), tokenizer, processor
 

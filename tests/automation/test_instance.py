@@ -6,13 +6,23 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._config import process_config
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.config import pg_config
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.utils import make_new_run_id
 from dagster_postgres.utils import pg_url_from_config
 
-from automation.instance import POSTGRES_VARIABLES, ROOT, main, prepare_home, settings_file
+from automation.instance import (
+    CODE_SERVER_TAG,
+    POSTGRES_VARIABLES,
+    ROOT,
+    fail_orphaned_runs,
+    main,
+    prepare_home,
+    settings_file,
+)
 from vsel_platform.errors import ConfigError
 
 
@@ -113,7 +123,7 @@ def test_the_module_says_what_is_wrong_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "relative")
-    assert main() == ConfigError.exit_code
+    assert main([]) == ConfigError.exit_code
     assert capsys.readouterr().err.startswith("DAGSTER_HOME=relative is relative")
 
 
@@ -144,3 +154,67 @@ def test_both_files_differ_in_nothing_but_the_storage() -> None:
     storage = postgres.pop("storage")
     assert sqlite == postgres
     assert all(list(value) == ["env"] for value in storage["postgres"]["postgres_db"].values())
+
+
+def add_run(instance: DagsterInstance, status: DagsterRunStatus, *, by_code_server: bool = True) -> str:
+    run = DagsterRun(
+        job_name="signals",
+        run_id=make_new_run_id(),
+        status=status,
+        tags={CODE_SERVER_TAG: "{}"} if by_code_server else {},
+    )
+    return instance.add_run(run).run_id
+
+
+def status_of(instance: DagsterInstance, run_id: str) -> DagsterRunStatus:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
+
+
+def test_the_tag_of_runs_of_a_code_server_is_the_one_dagster_sets() -> None:
+    assert CODE_SERVER_TAG == GRPC_INFO_TAG
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (DagsterRunStatus.STARTING, DagsterRunStatus.FAILURE),
+        (DagsterRunStatus.STARTED, DagsterRunStatus.FAILURE),
+        (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED),
+    ],
+)
+def test_runs_that_died_with_the_code_server_are_ended(before: DagsterRunStatus, after: DagsterRunStatus) -> None:
+    with DagsterInstance.ephemeral() as instance:
+        run_id = add_run(instance, before)
+        assert fail_orphaned_runs(instance) == [run_id]
+        assert status_of(instance, run_id) == after
+        assert fail_orphaned_runs(instance) == []
+
+
+@pytest.mark.parametrize("status", [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE])
+def test_waiting_and_finished_runs_are_left_alone(status: DagsterRunStatus) -> None:
+    with DagsterInstance.ephemeral() as instance:
+        run_id = add_run(instance, status)
+        assert fail_orphaned_runs(instance) == []
+        assert status_of(instance, run_id) == status
+
+
+def test_a_run_in_a_process_of_its_own_is_left_alone() -> None:
+    with DagsterInstance.ephemeral() as instance:
+        run_id = add_run(instance, DagsterRunStatus.STARTED, by_code_server=False)
+        assert fail_orphaned_runs(instance) == []
+        assert status_of(instance, run_id) == DagsterRunStatus.STARTED
+
+
+def test_the_module_ends_orphaned_runs_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(prepare_home(ROOT, tmp_path)))
+    with DagsterInstance.get() as instance:
+        run_id = add_run(instance, DagsterRunStatus.STARTED)
+        assert main([]) == 0
+        assert status_of(instance, run_id) == DagsterRunStatus.STARTED
+        assert main(["--fail-orphaned-runs"]) == 0
+        assert status_of(instance, run_id) == DagsterRunStatus.FAILURE
+    assert run_id in capsys.readouterr().err

@@ -33,7 +33,11 @@ def evaluate(sensor, instance, deployment, cursor=None):
     resource = deployment[1].resources["project"]
     context = dg.build_sensor_context(instance=instance, resources={"project": resource}, cursor=cursor)
     found = list(sensor(context))
-    return [f for f in found if isinstance(f, dg.RunRequest)], [f for f in found if isinstance(f, dg.SkipReason)], context
+    return (
+        [f for f in found if isinstance(f, dg.RunRequest)],
+        [f for f in found if isinstance(f, dg.SkipReason)],
+        context,
+    )
 
 
 def test_missing_stages_are_requested_one_after_the_other(deployment):

@@ -104,7 +104,7 @@ def demo(
     from vsel_platform.demo.tour import append_new_rows, where_to_look
 
     context = open_context(project, console_progress())
-    say(append_new_rows(context, project))
+    say(append_new_rows(context))
     again = time.monotonic()
     code = run_in_dagster(project, [], train=False)
     if code:

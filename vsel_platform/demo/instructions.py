@@ -60,9 +60,7 @@ def _source(drawings: tuple[Drawing, ...], concepts: Sequence[Concept], *, held_
     return Source(drawings, asked, tuple(concepts))
 
 
-def make_rows(
-    source: Source, counts: Mapping[str, int], chance: Chance, variants: Sequence[Variant]
-) -> list[Row]:
+def make_rows(source: Source, counts: Mapping[str, int], chance: Chance, variants: Sequence[Variant]) -> list[Row]:
     """`counts[task]` different rows of every task, shuffled; fewer where the source does not have as many."""
     rows = []
     for task, count in counts.items():

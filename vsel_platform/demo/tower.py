@@ -20,7 +20,7 @@ IMAGE_TOKENS = 16
 TOKEN_WIDTH = LAST_CHANNELS + 4 * MIDDLE_CHANNELS
 
 
-class EffLiteConfig(PretrainedConfig):
+class EffLiteConfig(PretrainedConfig):  # type: ignore[misc]
     """Configuration of the tower; its sizes are fixed by the published network."""
 
     model_type = "efficientnet_lite0_tower"
@@ -38,7 +38,7 @@ class EffLiteConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
-class EffLiteModel(PreTrainedModel):
+class EffLiteModel(PreTrainedModel):  # type: ignore[misc]
     """The tower. Each of its 4 x 4 tokens joins the last block's channels of one cell with the four finer cells of
     block 10 below it; every channel is shifted and scaled to mean 0 and deviation 1 on the base's training pictures
     (`token_mean`, `token_std`, stored with the base).

@@ -21,13 +21,11 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from vsel_platform.demo.alignment import alignment_rows
-from vsel_platform.demo.artwork import find_drawings, load_concepts, package_versions
+from vsel_platform.demo.artwork import package_versions
 from vsel_platform.demo.base_card import write_card
-from vsel_platform.demo.dataset import DEFAULT_SEED
-from vsel_platform.demo.instructions import evaluation_rows, pool_rows
+from vsel_platform.demo.dataset import DEFAULT_SEED, plan_rows
 from vsel_platform.demo.pictures import Picture
 from vsel_platform.demo.rows import Row
-from vsel_platform.demo.splits import Splits, split_drawings
 from vsel_platform.demo.tokens import train_tokenizer
 from vsel_platform.demo.tower import IMAGE_TOKENS, EffLiteConfig, register_tower
 from vsel_platform.demo.vlm import BASE_DIR, BOS, EOS, IMAGE, PAD, TEMPLATE, is_published, load_base, make_processor
@@ -52,7 +50,7 @@ class BaseSettings:
     intermediate: int = 320
     layers: int = 4
     heads: int = 4
-    epochs: float = 6.0
+    epochs: float = 5.0
     batch_rows: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
@@ -121,7 +119,8 @@ def tower_features(adapter: LlavaAdapter, pictures: Sequence[Picture]) -> torch.
     tower = adapter.model.model.vision_tower
     tower.token_mean.copy_(features.mean(dim=(0, 1)))
     tower.token_std.copy_(features.std(dim=(0, 1)).clamp_min(1e-3))
-    return (features - tower.token_mean) / tower.token_std
+    standardised: torch.Tensor = (features - tower.token_mean) / tower.token_std
+    return standardised
 
 
 def train(adapter: LlavaAdapter, rows: Sequence[Row], settings: BaseSettings) -> dict[str, Any]:
@@ -180,12 +179,11 @@ def _schedule(step: int, steps: int, warmup: int) -> float:
     return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _loss(
-    adapter: LlavaAdapter, batch: Sequence[tuple[RenderedRow, int]], features: torch.Tensor
-) -> torch.Tensor:
+def _loss(adapter: LlavaAdapter, batch: Sequence[tuple[RenderedRow, int]], features: torch.Tensor) -> torch.Tensor:
     projected = adapter.project(features[[place for _, place in batch]])
-    states, targets = adapter.target_states([row for row, _ in batch], [[image] for image in projected])
-    return target_nll(adapter.logits(states), targets).mean()
+    states, targets = adapter.target_states([[row] for row, _ in batch], [[image] for image in projected])
+    loss: torch.Tensor = target_nll(adapter.logits(states), targets).mean()
+    return loss
 
 
 def save_base(model: LlavaForConditionalGeneration, processor: LlavaProcessor, directory: Path) -> None:
@@ -197,6 +195,7 @@ def save_base(model: LlavaForConditionalGeneration, processor: LlavaProcessor, d
         if not is_published(name)
     }
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)
     model.config.save_pretrained(directory)
     processor.tokenizer.backend_tokenizer.save(str(directory / "tokenizer.json"))
 
@@ -231,12 +230,6 @@ def make_adapter(model: LlavaForConditionalGeneration, processor: LlavaProcessor
     )
 
 
-def demo_texts(splits: Splits, rows: Sequence[Row], settings: BaseSettings) -> list[str]:
-    """Texts that the tokenizer's vocabulary comes from: the training rows and the words of the pool."""
-    pool = pool_rows(splits, load_concepts(), settings.seed)
-    return [text for row in [*rows, *pool] for turn in row.turns for text in turn]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, save, load what was saved, measure it, write the card."""
     parser = argparse.ArgumentParser(description="Train the demo's base checkpoint.")
@@ -245,15 +238,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     settings = BaseSettings(epochs=options.epochs)
-    concepts = load_concepts()
-    splits = split_drawings(find_drawings(concepts))
-    rows = alignment_rows(splits.alignment, settings.seed)
-    processor = make_processor(train_tokenizer(demo_texts(splits, rows, settings), settings.vocabulary))
+    plan = plan_rows(seed=settings.seed)
+    rows = alignment_rows(plan.splits.alignment, settings.seed)
+    # The vocabulary also covers the words of the pool; a tokenizer learns no answers from them.
+    texts = [text for row in [*rows, *plan.pool] for turn in row.turns for text in turn]
+    processor = make_processor(train_tokenizer(texts, settings.vocabulary))
     model = new_model(settings, processor)
     report = train(make_adapter(model, processor), rows, settings)
     save_base(model, processor, options.out)
     # What is measured is what is shipped: loaded back from float16.
-    scores = measure(*load_base(directory=options.out), evaluation_rows(splits, concepts, settings.seed))
+    scores = measure(*load_base(directory=options.out), plan.evaluation)
     write_card(options.out, settings=asdict(settings), report=report, scores=scores, packages=package_versions())
     print(json.dumps(scores, indent=1))
 

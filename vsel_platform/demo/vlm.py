@@ -1,9 +1,7 @@
 """The demo's vision-language model: a small LLaVA on EfficientNet-Lite0, with the shipped base weights."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import (
@@ -21,9 +19,6 @@ from vsel_platform.identity import fingerprint
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.safety import weights_hash
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 BASE_DIR = Path(__file__).with_name("base")
 TEMPLATE = "plain"
 """Conversation template that the base was trained with."""
@@ -33,7 +28,7 @@ TIED_WEIGHT = "lm_head.weight"
 _CELL_PX = 32
 
 
-def load_base(device: str = "cpu") -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+def load_base(device: str = "cpu", directory: Path = BASE_DIR) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """The base model (float32, evaluation mode) on `device`, and its processor.
 
     The projector and the language model come from the shipped safetensors file, the vision tower from its package.
@@ -41,20 +36,18 @@ def load_base(device: str = "cpu") -> tuple[LlavaForConditionalGeneration, Llava
     """
     register_tower()
     with quiet_transformers():
-        model = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(BASE_DIR))
-    weights = load_file(BASE_DIR / "model.safetensors")
-    _fill(model, {name: tensor.float() for name, tensor in weights.items()})
-    return model.eval().to(device), make_processor(Tokenizer.from_file(str(BASE_DIR / "tokenizer.json")))
+        model = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(directory))
+    _fill(model, directory / "model.safetensors")
+    return model.eval().to(device), make_processor(Tokenizer.from_file(str(directory / "tokenizer.json")))
 
 
-def _fill(model: LlavaForConditionalGeneration, weights: "Mapping[str, torch.Tensor]") -> None:
+def _fill(model: LlavaForConditionalGeneration, file: Path) -> None:
+    weights = {name: tensor.float() for name, tensor in load_file(file).items()}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     absent = [name for name in missing if not is_published(name)]
     if absent or unexpected:
         wrong = ", ".join([*absent, *unexpected][:5])
-        raise ModelError(
-            f"{BASE_DIR / 'model.safetensors'} does not fit its config.json ({wrong}); install the package again"
-        )
+        raise ModelError(f"{file} does not fit the config.json beside it ({wrong}); install the package again")
 
 
 def is_published(name: str) -> bool:

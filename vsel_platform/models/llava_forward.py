@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vsel_platform.models.packing import PackedRows, attention_mask, pack
 from vsel_platform.models.vlm import RenderedRow
 
 if TYPE_CHECKING:
@@ -60,25 +61,30 @@ class LlavaForward:
         return projected.to(self.model.dtype)
 
     def target_states(
-        self, rows: Sequence[RenderedRow], images: Sequence[Sequence["torch.Tensor"]]
+        self, groups: Sequence[Sequence[RenderedRow]], images: Sequence[Sequence["torch.Tensor"]]
     ) -> "tuple[torch.Tensor, torch.Tensor]":
-        """Hidden states [targets, model width] before each target, and the targets int64 [targets], row by row.
+        """Hidden states [targets, model width] before each target, and the targets int64 [targets].
 
-        Rows are padded on the right. No attention mask is needed: attention is causal, so no token of a row sees
-        the padding behind it.
+        Groups of rows are packed (`models.packing`) and padded on the right. Without branches no attention mask is
+        needed: attention is causal, so no token of a row sees the padding behind it.
         """
         import torch
 
-        ids = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
-        targets = np.zeros(ids.shape, dtype=bool)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row.input_ids
-            targets[i, : len(row)] = row.answer_index >= 0
-        token_ids = torch.from_numpy(ids).to(self.device)
-        embeddings = self._embed(token_ids, rows, images)
-        hidden = self.model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-        row_of, position = (torch.from_numpy(axis).to(self.device) for axis in np.nonzero(targets))
-        return hidden[row_of, position - 1], token_ids[row_of, position]
+        batch = [pack(rows, self._image_token_id) for rows in groups]
+        length = max(len(packed) for packed in batch)
+        inputs: dict[str, Any] = {"inputs_embeds": self._embed(batch, images, length)}
+        if any(packed.branch.any() for packed in batch):
+            inputs["position_ids"] = self._tensor(_padded([packed.positions for packed in batch], length))
+            hidden = torch.from_numpy(~attention_mask(batch, length)).to(self.device)
+            lowest = torch.finfo(self.model.dtype).min
+            inputs["attention_mask"] = torch.zeros(
+                hidden.shape, dtype=self.model.dtype, device=self.device
+            ).masked_fill_(hidden, lowest)[:, None]
+        states = self.model.model.language_model(use_cache=False, **inputs).last_hidden_state
+        row_of = np.repeat(np.arange(len(batch)), [len(packed.targets) for packed in batch])
+        before = np.concatenate([packed.before for packed in batch])
+        targets = np.concatenate([packed.input_ids[packed.targets] for packed in batch])
+        return states[self._tensor(row_of), self._tensor(before)], self._tensor(targets)
 
     def logits(self, states: "torch.Tensor") -> "torch.Tensor":
         """Logits [n, vocabulary] in the model's dtype."""
@@ -86,27 +92,38 @@ class LlavaForward:
         return logits
 
     def _embed(
-        self,
-        token_ids: "torch.Tensor",
-        rows: Sequence[RenderedRow],
-        images: Sequence[Sequence["torch.Tensor"]],
+        self, batch: Sequence[PackedRows], images: Sequence[Sequence["torch.Tensor"]], length: int
     ) -> "torch.Tensor":
+        """Token embeddings [rows, length, width], image tokens replaced by their features."""
         import torch
 
-        is_image = token_ids == self._image_token_id
-        embeddings: torch.Tensor = self.model.get_input_embeddings()(token_ids.masked_fill(is_image, 0))
-        features = []
-        for row, own in zip(rows, images, strict=True):
-            wanted = int(np.count_nonzero(row.input_ids == self._image_token_id))
-            if wanted:  # fewer than all features when the row was cut inside an image
-                features.append(torch.cat(list(own))[:wanted])
+        ids = self._tensor(_padded([packed.input_ids for packed in batch], length))
+        is_image = self._tensor(_padded([packed.feature + 1 for packed in batch], length)) > 0
+        embeddings: torch.Tensor = self.model.get_input_embeddings()(ids.masked_fill(is_image, 0))
+        features = [
+            torch.cat(list(own))[self._tensor(packed.feature[packed.feature >= 0])]
+            for packed, own in zip(batch, images, strict=True)
+            if len(own)
+        ]
         if not features:
             return embeddings
         embeddings = embeddings.clone()
         embeddings[is_image] = torch.cat(features).to(embeddings.dtype)
         return embeddings
 
+    def _tensor(self, values: NDArray[np.int64]) -> "torch.Tensor":
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
     def _count_image_tokens(self) -> int:
         from PIL import Image
 
         return int(self.tower_features(self.preprocess(Image.new("RGB", (64, 64)))[None]).shape[1])
+
+
+def _padded(rows: Sequence[NDArray[np.int64]], length: int) -> NDArray[np.int64]:
+    padded = np.zeros((len(rows), length), dtype=np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return padded

@@ -37,17 +37,19 @@ def target_nll(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor
 
 
 def score_batch(
-    model: ModelForward, rows: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]"
-) -> list[TokenScores]:
-    """Scores of the targets of every row; every row must have at least one.
+    model: ModelForward,
+    groups: Sequence[Sequence[RenderedRow]],
+    images: "Sequence[Sequence[torch.Tensor]]",
+) -> list[list[TokenScores]]:
+    """Scores of the targets of every row of every group; every row must have at least one target.
 
-    `images` holds per row its projected features in order. Logits are made for the targets alone: the hidden
-    states are gathered before the output layer.
+    The rows of a group share images (projected features in order, per group in `images`) and, as far as they are
+    equal, their beginning. Logits are made for the targets alone: hidden states are gathered before the output layer.
     """
     import torch
 
     with torch.inference_mode():
-        states, targets = model.target_states(rows, images)
+        states, targets = model.target_states(groups, images)
         nll = np.empty(len(targets), dtype=np.float64)
         is_first = np.empty(len(targets), dtype=np.bool_)
         for start in range(0, len(targets), LOGIT_ROWS):
@@ -55,7 +57,6 @@ def score_batch(
             logits = model.logits(states[piece])
             nll[piece] = target_nll(logits, targets[piece]).double().cpu().numpy()
             is_first[piece] = (logits.argmax(dim=-1) == targets[piece]).cpu().numpy()
-    ends = np.cumsum([row.n_targets for row in rows])[:-1]
-    answers = [row.answer_index[row.answer_index >= 0] for row in rows]
-    pieces = zip(np.split(nll, ends), np.split(is_first, ends), answers, strict=True)
-    return [TokenScores(*piece) for piece in pieces]
+    ends = np.cumsum([row.n_targets for rows in groups for row in rows])[:-1]
+    pieces = zip(np.split(nll, ends), np.split(is_first, ends), strict=True)
+    return [[TokenScores(*next(pieces), row.answer_index[row.answer_index >= 0]) for row in rows] for rows in groups]

@@ -88,11 +88,12 @@ class ModelForward(Protocol):
         """Projector: [n, image tokens, tower width] to [n, image tokens, model width]."""
 
     def target_states(
-        self, rows: Sequence[RenderedRow], images: Sequence[Sequence["torch.Tensor"]]
+        self, groups: Sequence[Sequence[RenderedRow]], images: Sequence[Sequence["torch.Tensor"]]
     ) -> "tuple[torch.Tensor, torch.Tensor]":
         """Hidden states [targets, model width] before the targets of all rows, and the targets int64 [targets].
 
-        `images` holds per row its projected features [image tokens, model width] in order.
+        The rows of a group have the same images (projected features [image tokens, model width] in order, per group
+        in `images`); what they share at the beginning is computed once. Results are group by group, row by row.
         """
 
     def logits(self, states: "torch.Tensor") -> "torch.Tensor":

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.embeddings import SIGNAL
 from vsel_platform.pipeline.embeddings import partition as embedding_partition
-from vsel_platform.pipeline.lookup import dataset_shards
 from vsel_platform.pipeline.models import embedding_fingerprint
 from vsel_platform.reports.data import parts
 from vsel_platform.storage.pointers import Pointer
@@ -33,7 +32,8 @@ class MapData:
 def shard_map(ctx: Context, shard: str, limit: int = MAP_IMAGES) -> MapData | None:
     """Images of a shard with the task of their rows; None if no image of the shard is embedded."""
     images = ctx.store.pointer("images", {"shard": shard})
-    if images is None or not _embedded(ctx, [shard]):
+    embedded = ctx.store.pointer(SIGNAL, embedding_partition(ctx, shard))
+    if images is None or embedded is None or embedded.rows == 0:
         return None
     ids, sampled = _sample_ids((part["image_id"] for part in parts(ctx, images, ["image_id"])), limit)
     return _with_vectors(ctx, ids, _tasks_in_shard(ctx, shard, ids), {}, sampled)
@@ -41,7 +41,8 @@ def shard_map(ctx: Context, shard: str, limit: int = MAP_IMAGES) -> MapData | No
 
 def scored_map(ctx: Context, scores: Pointer, selected: pa.Array, limit: int = MAP_IMAGES) -> MapData | None:
     """Images of a scored dataset; an image is selected if one of its rows is in `selected` (sample ids)."""
-    if not _embedded(ctx, dataset_shards(ctx, scores.partition["dataset"])):
+    name = embedding_fingerprint(ctx.project.image_encoder)
+    if not any(p.rows > 0 and p.partition["fingerprint"] == name for p in ctx.store.pointers(SIGNAL)):
         return None
     ids, sampled = _sample_ids((part["image_id"] for part in parts(ctx, scores, ["image_id"])), limit)
     tasks: dict[str, tuple[str, str]] = {}
@@ -54,12 +55,6 @@ def scored_map(ctx: Context, scores: Pointer, selected: pa.Array, limit: int = M
             tasks[image] = min(tasks.get(image, (sample, task)), (sample, task))
             chosen[image] = chosen.get(image, False) or is_in
     return _with_vectors(ctx, ids, {image: task for image, (_, task) in tasks.items()}, chosen, sampled)
-
-
-def _embedded(ctx: Context, shards: list[str]) -> bool:
-    """Whether any of the shards has an embedding under the project's encoder."""
-    pointers = (ctx.store.pointer(SIGNAL, embedding_partition(ctx, shard)) for shard in shards)
-    return any(pointer is not None and pointer.rows > 0 for pointer in pointers)
 
 
 def _sample_ids(columns: Iterable[pa.ChunkedArray], limit: int) -> tuple[pa.Array, bool]:

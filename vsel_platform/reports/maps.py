@@ -90,9 +90,7 @@ def _groups(names: NDArray[Any]) -> list[tuple[str, NDArray[np.bool_], str, str]
     counts = Counter(names.tolist())
     ranked = sorted(counts, key=lambda name: (-counts[name], name))
     own = ranked if len(ranked) <= len(CATEGORIES) else ranked[: len(CATEGORIES) - 1]
-    groups = [
-        (label(name, 20), names == name, CATEGORIES[i], MARKERS[i]) for i, name in enumerate(own)
-    ]
+    groups = [(label(name, 20), names == name, CATEGORIES[i], MARKERS[i]) for i, name in enumerate(own)]
     if len(own) < len(ranked):
         rest = ~np.isin(names.astype(str), np.array(own, dtype=str))
         groups.append((f"({len(ranked) - len(own)} more tasks)", rest, OTHER, "."))
@@ -108,9 +106,7 @@ def _scatter(
             quiet[:, 0], quiet[:, 1], s=9, c=colour, marker=marker, alpha=0.3 if highlight else 0.65, linewidths=0
         )
         loud = plane[mask & chosen]
-        axes.scatter(
-            loud[:, 0], loud[:, 1], s=26, c=colour, marker=marker, edgecolors=INK, linewidths=0.7, zorder=3
-        )
+        axes.scatter(loud[:, 0], loud[:, 1], s=26, c=colour, marker=marker, edgecolors=INK, linewidths=0.7, zorder=3)
         axes.scatter([], [], s=34, c=colour, marker=marker, label=text)
     if highlight:
         axes.scatter([], [], s=30, c="white", marker="o", edgecolors=INK, linewidths=0.9, label="selected")

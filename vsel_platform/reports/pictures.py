@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.lookup import open_image, samples_of, turns_of
@@ -112,6 +113,23 @@ def tiles(ctx: Context, captions: Sequence[Caption], texts: dict[str, Excerpt]) 
     return made
 
 
+def typicality_sheet(ctx: Context, scores: Pointer) -> bytes | None:
+    """Contact sheet of the most and the least typical images of a scored dataset; None if none is scored."""
+    from vsel_platform.reports.thumbnails import contact_sheet
+
+    dataset = scores.partition["dataset"]
+    most, least = (extremes(ctx, scores, descending=down) for down in (True, False))
+    texts = excerpts(ctx, dataset, {caption.sample_id for caption in (*most, *least)})
+    head = distinct_pictures(most, texts)
+    shown = {caption.sample_id for caption in head}
+    tail = distinct_pictures([caption for caption in least if caption.sample_id not in shown], texts)
+    return contact_sheet(
+        [("Most typical", tiles(ctx, head, texts)), ("Least typical", tiles(ctx, tail, texts))],
+        title=f"Most and least typical images of dataset {dataset}",
+        subtitle="one of each task in turn; typicality: mean cosine to the nearest neighbours in the cluster",
+    )
+
+
 def _paths(ctx: Context, image_ids: set[str]) -> dict[str, str]:
     """Paths of a few images; only as many shards are read as it takes to find them."""
     wanted = pa.array(sorted(image_ids), pa.string())
@@ -149,9 +167,7 @@ def extremes(ctx: Context, scores: Pointer, *, descending: bool) -> list[Caption
     rows: list[dict[str, Any]] = best.to_pylist()
     sign = -1 if descending else 1
     order = sorted(range(len(rows)), key=lambda i: (place[i], sign * rows[i]["typicality"], rows[i]["sample_id"]))
-    return [
-        Caption(rows[i]["sample_id"], rows[i]["task"], f"typicality {rows[i]['typicality']:.3f}") for i in order
-    ]
+    return [Caption(rows[i]["sample_id"], rows[i]["task"], f"typicality {rows[i]['typicality']:.3f}") for i in order]
 
 
 def _first_of_tasks(table: pa.Table, descending: bool) -> pa.Table:
@@ -173,7 +189,7 @@ def _first_of_tasks(table: pa.Table, descending: bool) -> pa.Table:
     return table.filter(pa.array(_place_in_task(table["task"]) < PER_SECTION))
 
 
-def _place_in_task(tasks: pa.ChunkedArray) -> "np.ndarray[Any, np.dtype[np.int64]]":
+def _place_in_task(tasks: pa.ChunkedArray) -> NDArray[np.int64]:
     """0-based place of every row among the rows of its task, in a column sorted by task."""
-    codes = pc.rank(tasks, sort_keys="ascending", tiebreaker="min").to_numpy()
-    return np.arange(len(codes), dtype=np.int64) + 1 - codes.astype(np.int64)
+    first = np.asarray(pc.rank(tasks, sort_keys="ascending", tiebreaker="min"), dtype=np.int64)
+    return np.arange(1, len(first) + 1, dtype=np.int64) - first

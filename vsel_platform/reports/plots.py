@@ -94,7 +94,7 @@ def histogram(
         part = (shares[first : last + 1], edges[first : last + 2])
         axes.stairs(*part, fill=True, color=SELECTED, alpha=0.28)
         axes.stairs(*part, color=SELECTED, linewidth=1.8, label="selected rows")
-        add_legend(axes, loc="upper left")
+        add_legend(axes)
     style_axes(axes, xlabel=xlabel, ylabel="share of rows [%]" if chosen.size else "rows")
     if not chosen.size:
         count_axis(axes.yaxis)
@@ -145,16 +145,17 @@ def value_bars(
         return None
     names = sorted(values, key=lambda k: (k not in known, -known.get(k, 0.0), k))
     shown = names if len(names) <= MAX_BARS else names[: MAX_BARS - 1]
+    counts = all(value.is_integer() for value in map(float, known.values()))
     texts = []
     for name in shown:
-        note = f"  {notes[name]}" if notes and name in notes else ""
-        texts.append((number(known[name]) if name in known else "no value") + note)
+        measure = number(known[name]) if counts and name in known else f"{known.get(name, 0.0):.3f}"
+        texts.append(f"{measure} {(notes or {}).get(name, '')}" if name in known else "no value")
     figure, axes = _bar_axes(shown, title, subtitle, more=len(names) - len(shown), rest=rest)
     axes.barh(range(len(shown)), [known.get(name, 0.0) for name in shown], 0.66, color=colour)
     for row, (name, text) in enumerate(zip(shown, texts, strict=True)):
         _bar_text(axes, max(known.get(name, 0.0), 0.0), row, text)
     style_axes(axes, xlabel=xlabel, grid="x")
-    if all(float(value).is_integer() for value in known.values()):
+    if counts:
         count_axis(axes.xaxis)
     _room(axes, max(len(text) for text in texts))
     return to_png(figure)
@@ -215,9 +216,7 @@ def budget_bars(tasks: Sequence[TaskBudget], *, title: str) -> bytes | None:
     style_axes(axes, xlabel="rows", grid="x")
     count_axis(axes.xaxis)
     _room(axes, max(len(text) for text in texts))
-    handles, names = axes.get_legend_handles_labels()
-    add_legend(axes, handles=handles, labels=names, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4,
-               borderaxespad=0.2, handlelength=1.2, columnspacing=1.6)  # fmt: skip
+    add_legend(axes)
     return to_png(figure)
 
 
@@ -243,8 +242,10 @@ def loss_curve(losses: ArrayLike, *, title: str) -> bytes | None:
     axes.plot(steps[thin], kept[thin], color=REFERENCE, linewidth=1.0, alpha=0.9, label="step",
               marker="o" if few else "", markersize=3)  # fmt: skip
     if window > 1:
-        axes.plot(steps[window - 1 :][thin], smooth[thin], color=SELECTED, linewidth=2.2, label=f"mean of {window} steps")
-        add_legend(axes, loc="upper right")
+        axes.plot(
+            steps[window - 1 :][thin], smooth[thin], color=SELECTED, linewidth=2.2, label=f"mean of {window} steps"
+        )
+        add_legend(axes)
     style_axes(axes, xlabel="step", ylabel="loss [nat/token]")
     axes.set_xlim(min(1, steps[0]) - 0.5, values.size + 0.5)
     count_axis(axes.xaxis)
@@ -278,8 +279,7 @@ def evaluation_bars(results: Sequence[TaskComparison], *, title: str) -> bytes |
         axes.barh(0, 0, color=SELECTED, label="tuned"),
         axes.barh(0, 0, facecolor="white", edgecolor=WARNING, hatch="////", label="tuned, not learned"),
     ]
-    add_legend(axes, handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2,
-               handlelength=1.4)  # fmt: skip
+    add_legend(axes, handles=handles)
     return to_png(figure)
 
 

@@ -80,13 +80,10 @@ def counted(n: int, noun: str) -> str:
 def new_figure(height_px: int, title: str, subtitle: str = "") -> Figure:
     """A figure of 720 x `height_px` pixels with its header; the layout keeps axes below the header."""
     figure = Figure(figsize=(WIDTH_PX / DPI, height_px / DPI), dpi=DPI, facecolor=PAPER)
-    FigureCanvasAgg(figure)
     top = 1 - (HEADER_PX if subtitle else HEADER_PX - 18) / height_px
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0.004, 0.01, 0.984, top - 0.01)))
     header: dict[str, Any] = {"ha": "left", "va": "top", "family": FONT}
-    figure.text(
-        0.014, 1 - 12 / height_px, label(title, 80), size=11.5, weight="bold", color=INK, **header
-    )
+    figure.text(0.014, 1 - 12 / height_px, label(title, 80), size=11.5, weight="bold", color=INK, **header)
     figure.text(0.014, 1 - 35 / height_px, label(subtitle, 108), size=9, color=MUTED, **header)
     return figure
 
@@ -111,9 +108,10 @@ def count_axis(axis: Any) -> None:
 
 
 def add_legend(axes: Any, **options: Any) -> None:
-    """Legend without a frame."""
-    options = {"frameon": False, "labelcolor": INK, "prop": {"family": FONT, "size": 9}} | options
-    axes.legend(**options)
+    """Legend without a frame, in one line above the axes unless `options` place it elsewhere."""
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "ncols": 4, "borderaxespad": 0.2}
+    look = {"frameon": False, "labelcolor": INK, "handlelength": 1.3, "columnspacing": 1.6}
+    axes.legend(**(look | {"prop": {"family": FONT, "size": 9}} | (options if "loc" in options else above | options)))
 
 
 def to_png(figure: Figure) -> bytes:
@@ -121,8 +119,9 @@ def to_png(figure: Figure) -> bytes:
     import numpy as np
     from PIL import Image
 
-    figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
     return pack_png(Image.fromarray(pixels).convert("RGB"))
 
 
@@ -135,9 +134,9 @@ def pack_png(image: "Image.Image", *, dither: bool = False, limit_bytes: int = M
 
     for colours in (256, 128, 64, 32, 16, 8):
         packed = image.quantize(colours, method=Image.Quantize.MEDIANCUT)
-        _exact_corner(packed, image)
         if dither:
             packed = image.quantize(colours, palette=packed, dither=Image.Dither.FLOYDSTEINBERG)
+        _exact_corner(packed, image)
         sink = io.BytesIO()
         packed.save(sink, "PNG", optimize=True)
         if sink.tell() <= limit_bytes:

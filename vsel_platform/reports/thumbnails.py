@@ -40,7 +40,7 @@ class Tile:
 
 
 def thumbnail(image: Image.Image, size_px: int = TILE_PX) -> Image.Image:
-    """A copy that fits into a square of `size_px`, on the paper's colour; small pictures are enlarged in whole steps."""
+    """A copy on a paper-coloured square of `size_px`; pictures smaller than half of it are enlarged in whole steps."""
     copy = image.convert("RGBA")
     factor = size_px // max(copy.size)
     if factor > 1:
@@ -52,9 +52,7 @@ def thumbnail(image: Image.Image, size_px: int = TILE_PX) -> Image.Image:
     return sheet
 
 
-def contact_sheet(
-    sections: Sequence[tuple[str, Sequence[Tile]]], *, title: str, subtitle: str = ""
-) -> bytes | None:
+def contact_sheet(sections: Sequence[tuple[str, Sequence[Tile]]], *, title: str, subtitle: str = "") -> bytes | None:
     """Sections of up to six tiles, each under its heading. None if no section has a tile."""
     filled = [(heading, list(tiles)[:PER_ROW]) for heading, tiles in sections if tiles]
     if not filled:
@@ -73,9 +71,7 @@ def contact_sheet(
     return pack_png(sheet, dither=True)
 
 
-def _draw_tile(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int
-) -> None:
+def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int) -> None:
     if tile.image is not None:
         sheet.paste(thumbnail(tile.image), (left, top))
     else:

@@ -13,6 +13,7 @@ from vsel_platform.errors import DataError
 from vsel_platform.models.batching import BatchLimits, run_with_oom_ladder, token_batches
 from vsel_platform.models.image_features import TowerFeatures
 from vsel_platform.models.images import ContentFailure, ImageProvider
+from vsel_platform.models.packing import packed_length
 from vsel_platform.models.scoring import TokenScores, score_batch
 from vsel_platform.models.vlm import Condition, ConversationRow, ModelForward, RenderedRow
 
@@ -40,13 +41,6 @@ class ScoringOptions:
     batch_tokens: int = 8192
     window_rows: int = WINDOW_ROWS
     decode_workers: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    row: int
-    condition: Condition
-    rendered: RenderedRow
 
 
 Render = Callable[[Row, Condition], RenderedRow]
@@ -126,29 +120,30 @@ class _Window(Generic[Row]):
                 self._fail(i, failed.reason, f"image {failed.content_id}: {failed.detail}")
 
     def score(self) -> None:
-        """Score all conditions of all rows, batched by length."""
-        items = [
-            _Item(i, condition, rendered)
-            for i, result in enumerate(self.results)
-            for condition, rendered in result.rendered.items()
-        ]
+        """Score the rows batched by length, all conditions of a row together."""
+        todo = [i for i, result in enumerate(self.results) if result.rendered]
+        lengths = [packed_length(self._group(i)) for i in todo]
+        length_of = dict(zip(todo, lengths, strict=True))
         key = (self._model.fingerprint, self._model.device, "tokens")
         budget = self._options.batch_tokens
-        for batch in token_batches([len(item.rendered) for item in items], lambda: self._limits.limit(key, budget)):
+        for batch in token_batches(lengths, lambda: self._limits.limit(key, budget)):
             for part, scores in run_with_oom_ladder(
-                [items[i] for i in batch],
+                [todo[i] for i in batch],
                 self._score_part,
                 key=key,
                 limits=self._limits,
-                size_of=lambda part: len(part) * max(len(item.rendered) for item in part),
-                name_of=lambda item: f"row {self.results[item.row].row.sample_id}",
+                size_of=lambda part: len(part) * max(length_of[i] for i in part),
+                name_of=lambda i: f"row {self.results[i].row.sample_id}",
             ):
-                for item, score in zip(part, scores, strict=True):
-                    self.results[item.row].scores[item.condition] = score
+                for i, own in zip(part, scores, strict=True):
+                    self.results[i].scores.update(zip(self.results[i].rendered, own, strict=True))
 
-    def _score_part(self, part: Sequence[_Item]) -> list[TokenScores]:
-        features = [[self._features[image] for image in self.results[item.row].row.images] for item in part]
-        return score_batch(self._model, [item.rendered for item in part], features)
+    def _group(self, i: int) -> list[RenderedRow]:
+        return list(self.results[i].rendered.values())
+
+    def _score_part(self, part: Sequence[int]) -> list[list[TokenScores]]:
+        features = [[self._features[image] for image in self.results[i].row.images] for i in part]
+        return score_batch(self._model, [self._group(i) for i in part], features)
 
     def _fail(self, i: int, reason: str, detail: str) -> None:
         row = self.results[i].row

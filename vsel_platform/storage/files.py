@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ class FileStore:
             if not entry.path.rpartition("/")[2].startswith(TEMPORARY_PREFIX):
                 yield entry.path, entry.bytes
 
-    def entries(self, prefix: str) -> list[FileEntry]:
+    def entries(self, prefix: str) -> Sequence[FileEntry]:
         """Everything below the folder `prefix`, temporary files of killed writers included, sorted by path."""
         if self.is_local:
             found = _local_entries(Path(self.root), Path(self.path(prefix)))

@@ -89,6 +89,11 @@ def parse_reference(reference: str) -> tuple[str, str]:
     return match["key"], match["version"]
 
 
+def new_version(moment: datetime | None = None) -> str:
+    """Sortable version name: UTC time (now) in microseconds and 32 random bits."""
+    return f"{moment or datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
+
+
 def version_time(version: str) -> datetime:
     """Moment at which a version was made, from its name (UTC, microseconds)."""
     return datetime.strptime(version.partition("-")[0], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
@@ -129,9 +134,8 @@ def _stamp(pointer: Pointer, current: Pointer | None) -> Pointer:
     moment = datetime.now(UTC)
     if current is not None:
         moment = max(moment, datetime.fromisoformat(current.created_at) + timedelta(microseconds=1))
-    version = f"{moment:%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
     previous = current.version if current is not None else None
-    return replace(pointer, version=version, created_at=moment.isoformat(), previous=previous)
+    return replace(pointer, version=new_version(moment), created_at=moment.isoformat(), previous=previous)
 
 
 def history_path(key: str, version: str) -> str:

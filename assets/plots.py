@@ -1,0 +1,188 @@
+"""Plots and tables of materializations: each reads what was published and returns metadata; {} if there is nothing."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets import reporting
+from vsel_platform.pipeline.context import Context
+
+Metadata = dict[str, dg.MetadataValue]
+
+QUARANTINE_ROWS = 20
+
+
+def dataset(ctx: Context, dataset: str) -> Metadata:
+    """Distinct and repeated rows, rows by task."""
+    from vsel_platform.reports import data, plots
+
+    summary = data.dataset_summary(ctx, dataset)
+    if summary is None:
+        return {}
+    bars = plots.value_bars(
+        dict(summary.tasks),
+        title=f"Rows of dataset {dataset} by task",
+        subtitle=f"{summary.n_distinct:,} distinct rows in {len(summary.tasks):,} tasks",
+        xlabel="rows",
+        rest="more tasks",
+    )
+    counts = {"distinct rows": summary.n_distinct, "repeated rows": summary.n_duplicates, "tasks": len(summary.tasks)}
+    numbers = {name: dg.MetadataValue.int(count) for name, count in counts.items()}
+    return numbers | _plots({"rows by task": bars})
+
+
+def quarantine(ctx: Context, dataset: str) -> Metadata:
+    """Reasons of refused rows, and the first of them."""
+    from vsel_platform.reports import data, markdown, plots
+    from vsel_platform.reports.style import WARNING
+
+    summary = data.quarantine_summary(ctx, dataset, QUARANTINE_ROWS)
+    if summary is None or not summary.n_rows:
+        return {}
+    bars = plots.value_bars(
+        dict(summary.reasons),
+        title=f"Why rows of dataset {dataset} were refused",
+        subtitle=f"{summary.n_rows:,} of {summary.n_rows + summary.n_accepted:,} rows are in quarantine",
+        xlabel="rows",
+        colour=WARNING,
+        rest="more reasons",
+    )
+    rows = [(str(position), reason, detail) for position, reason, detail in summary.first]
+    table = markdown.table(["position", "reason", "detail"], rows)
+    return _plots({"reasons": bars}) | {"first refused rows": dg.MetadataValue.md(table)}
+
+
+def embeddings(ctx: Context, shard: str) -> Metadata:
+    """Map of a shard's images."""
+    from vsel_platform.reports import map_data, maps
+
+    found = map_data.shard_map(ctx, shard)
+    if found is None:
+        return {}
+    png = maps.embedding_map(found.vectors, found.tasks, title=f"Images of shard {shard}", sampled=found.sampled)
+    return _plots({"embedding map": png})
+
+
+def losses(ctx: Context, shard: str) -> Metadata:
+    """Instruction relevance of the reference rows of a shard."""
+    from vsel_platform.reports import data, plots
+
+    return _plots(
+        {
+            f"instruction relevance, {name}": plots.histogram(
+                values,
+                title=f"Instruction relevance of reference rows of {name}, shard {shard}",
+                xlabel="relevance [loss with the question / loss without it]",
+                line=(1.0, "1: the question does not help"),
+            )
+            for name, values in data.relevance_of_shard(ctx, shard).items()
+        }
+    )
+
+
+def training_curve(ctx: Context, table: str, partition_name: str, key: str) -> Metadata:
+    """Training loss per step, from the report that a checkpoint's pointer carries."""
+    from vsel_platform.reports import plots
+
+    pointer = ctx.store.pointer(table, {partition_name: key})
+    steps = pointer.metadata.get("losses") if pointer is not None else None
+    if not isinstance(steps, list):
+        return {}
+    title = f"Training of {table.replace('_', ' ')}, {partition_name} {key}"
+    return _plots({"training loss": plots.loss_curve(steps, title=title)})
+
+
+def presel(ctx: Context, dataset: str) -> Metadata:
+    """Task importance, typicality, and the most and least typical images, for every mode that recipes use."""
+    metadata: Metadata = {}
+    recipes = ctx.project.recipes.values()
+    modes = {r.mode for r in recipes if r.dataset == dataset and r.method == "presel"} or {"default"}
+    for mode in sorted(modes):
+        suffix = "" if mode == "default" else f" ({mode})"
+        metadata |= {name + suffix: value for name, value in _presel_mode(ctx, dataset, mode).items()}
+    return metadata
+
+
+def _presel_mode(ctx: Context, dataset: str, mode: str) -> Metadata:
+    from vsel_platform.reports import data, plots
+    from vsel_platform.reports.pictures import typicality_sheet
+    from vsel_platform.reports.selection_report import TYPICALITY_LABEL
+
+    scores = data.scores_pointer(ctx, dataset, mode)
+    if scores is None:
+        return {}
+    tasks = data.task_importance(ctx, dataset, mode)
+    values, _ = data.typicality(ctx, scores)
+    return _plots(
+        {
+            "task difficulty": plots.value_bars(
+                {t.task: t.difficulty for t in tasks},
+                notes={t.task: f"(of {t.n_relevance:,} reference rows)" for t in tasks},
+                title=f"Task difficulty in {dataset}: how little the question helps",
+                subtitle="mean instruction relevance of the reference rows; a lower value earns more budget",
+                xlabel="difficulty [loss with the question / loss without it]",
+                rest="more tasks",
+            ),
+            "typicality": plots.histogram(
+                values, title=f"Typicality of the rows of {dataset}", xlabel=TYPICALITY_LABEL
+            ),
+            "most and least typical": typicality_sheet(ctx, scores),
+        }
+    )
+
+
+def selection(ctx: Context, recipe: str) -> Metadata:
+    """Budgets, typicality, map and thumbnails of a selection; its files."""
+    from vsel_platform.reports import markdown
+    from vsel_platform.reports.selection_report import selection_report
+
+    subset = ctx.store.pointer("selected_subset", {"recipe": recipe})
+    tasks = ctx.store.pointer("selected_tasks", {"recipe": recipe})
+    if subset is None or tasks is None:
+        return {}
+    report = selection_report(ctx, recipe, ctx.store.read(subset), ctx.store.read(tasks))
+    rows = [(t.task, t.n_total, t.n_reference, t.weight, t.budget, t.n_selected, t.difficulty) for t in report.tasks]
+    headers = ["task", "rows", "reference", "share of the budget", "budget", "selected", "difficulty"]
+    metadata = _plots({plot.name: plot.png for plot in report.plots})
+    if rows:
+        metadata["tasks"] = dg.MetadataValue.md(markdown.table(headers, rows))
+    return metadata | _files(ctx, recipe)
+
+
+def _files(ctx: Context, recipe: str) -> Metadata:
+    """Where the manifest, the training file and the plot page of a selection lie."""
+    pointer = ctx.store.pointer("selection", {"recipe": recipe})
+    metadata: Metadata = {}
+    for file in pointer.files if pointer is not None else ():
+        name = file.path.rsplit("/", 1)[-1]
+        label = (
+            "manifest" if name.startswith("manifest") else "plot page" if name.endswith(".html") else "training file"
+        )
+        metadata[label] = dg.MetadataValue.path(ctx.store.files.url(file.path))
+    return metadata
+
+
+def evaluation(ctx: Context, recipe: str) -> Metadata:
+    """Exact match before and after fine-tuning with intervals: which tasks were learned."""
+    from vsel_platform.reports import markdown, plots
+    from vsel_platform.reports.evaluation import compare
+
+    pointer = ctx.store.pointer("evaluation", {"recipe": recipe})
+    results = compare(ctx.store.read(pointer).to_pylist()) if pointer is not None else []
+    if not results:
+        return {}
+    rows = [
+        (r.task, r.n_answers, _share(r.base, r.base_interval), _share(r.tuned, r.tuned_interval), r.verdict)
+        for r in results
+    ]
+    table = markdown.table(["task", "answers", "base model", "tuned", "verdict"], rows)
+    bars = plots.evaluation_bars(results, title=f"What fine-tuning on recipe {recipe} taught, on held-out rows")
+    return _plots({"exact match": bars}) | {"exact match by task": dg.MetadataValue.md(table)}
+
+
+def _share(share: float, interval: tuple[float, float]) -> str:
+    return f"{share:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+
+
+def _plots(pngs: dict[str, bytes | None]) -> dict[str, Any]:
+    return {name: reporting.plot(png, name) for name, png in pngs.items() if png is not None}

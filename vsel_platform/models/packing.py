@@ -1,0 +1,86 @@
+"""Rows that begin alike share their beginning: one sequence, branches behind a common prefix.
+
+The conditions of a row differ in the question, but system text and image tokens come before it. The prefix passes
+through the model once; each branch sees the prefix and itself, and counts its positions on from the prefix, so
+that every hidden state is the one that the row alone would have.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsel_platform.models.vlm import RenderedRow
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRows:
+    """Rows of one group in one sequence of n tokens.
+
+    input_ids, positions, branch: int64 [n]; branch 0 is the common prefix, branch i the rest of row i - 1.
+    feature: int64 [n], for an image token its number among the image tokens of its row, else -1.
+    targets, before: int64 [targets], row by row, the place of each target and of the token that predicts it.
+    """
+
+    input_ids: Indices
+    positions: Indices
+    branch: Indices
+    feature: Indices
+    targets: Indices
+    before: Indices
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def common_prefix(rows: Sequence[RenderedRow]) -> int:
+    """Number of leading tokens that all rows share."""
+    shortest = min(len(row) for row in rows)
+    same = np.ones(shortest, dtype=bool)
+    for row in rows[1:]:
+        same &= row.input_ids[:shortest] == rows[0].input_ids[:shortest]
+    return shortest if same.all() else int(same.argmin())
+
+
+def packed_length(rows: Sequence[RenderedRow]) -> int:
+    """Tokens of `pack(rows)`."""
+    prefix = common_prefix(rows)
+    return prefix + sum(len(row) - prefix for row in rows)
+
+
+def pack(rows: Sequence[RenderedRow], image_token_id: int) -> PackedRows:
+    """Pack the rows of one group (at least one)."""
+    prefix = common_prefix(rows)
+    ids, positions, branch, feature = [], [], [], []
+    targets, before = [], []
+    start = prefix
+    for number, row in enumerate(rows):
+        first = 0 if number == 0 else prefix
+        length = len(row)
+        is_image = row.input_ids == image_token_id
+        ids.append(row.input_ids[first:])
+        positions.append(np.arange(first, length))
+        branch.append(np.where(np.arange(first, length) < prefix, 0, number + 1))
+        feature.append(np.where(is_image, np.cumsum(is_image) - 1, -1)[first:])
+        place = np.concatenate([np.arange(prefix), np.arange(start, start + length - prefix)])
+        own = np.flatnonzero(row.answer_index >= 0)
+        targets.append(place[own])
+        before.append(place[own - 1])
+        start += length - prefix
+    return PackedRows(*(np.concatenate(part) for part in (ids, positions, branch, feature, targets, before)))
+
+
+def attention_mask(batch: Sequence[PackedRows], length: int) -> NDArray[np.bool_]:
+    """Which token may see which, bool [rows, length, length]: the past of the own branch, and the prefix.
+
+    Padding behind a row sees the prefix and itself, so that no line is empty.
+    """
+    branch = np.full((len(batch), length), -1, dtype=np.int64)
+    for i, packed in enumerate(batch):
+        branch[i, : len(packed)] = packed.branch
+    seen, seeing = branch[:, None, :], branch[:, :, None]
+    causal = np.tri(length, dtype=bool)
+    return causal & ((seen == 0) | (seen == seeing))

@@ -1,0 +1,156 @@
+"""The plot page of a selection: one HTML file without any request, readable in light and dark."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from urllib.parse import quote
+
+from vsel_platform.reports.selection_report import Plot, RankedRow, SelectionReport
+from vsel_platform.reports.style import counted, number
+
+# Nothing may be loaded from anywhere: a dataset's text can name a URL, the page never opens it.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #f6f8fa; --card: #ffffff; --ink: #1f2933; --muted: #5f6b78;
+  --line: #e1e6eb; --accent: #0072b2; --warn: #a34700; --warn-paper: #fff4ea; }
+@media (prefers-color-scheme: dark) { :root { --paper: #12171c; --card: #1b2229; --ink: #e4e9ee;
+  --muted: #9aa7b4; --line: #2d3740; --accent: #6cb8e6; --warn: #ffb27a; --warn-paper: #33251a; }
+  figure img { filter: brightness(.9); } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1000px; margin: 0 auto; padding: 32px 20px 64px; }
+h1 { font-size: 26px; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 18px; margin: 36px 0 12px; }
+p { margin: 0 0 8px; } .lead, .quiet { color: var(--muted); }
+a { color: var(--accent); }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 24px 0 0; }
+dl div, .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
+dt { color: var(--muted); font-size: 13px; }
+dd { margin: 0; font-size: 17px; font-weight: 600; overflow-wrap: anywhere; }
+.notes { background: var(--warn-paper); color: var(--warn); border-radius: 10px; padding: 12px 16px 12px 34px;
+  margin: 0; }
+.scroll { overflow-x: auto; padding: 0; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: 7px 12px; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+tr:last-child td { border-bottom: 0; }
+th { color: var(--muted); font-weight: 500; white-space: nowrap; }
+.n { text-align: right; white-space: nowrap; } .text { min-width: 240px; overflow-wrap: anywhere; }
+code { font: 12px ui-monospace, monospace; color: var(--muted); }
+figure { margin: 0 0 16px; background: #ffffff; border: 1px solid var(--line); border-radius: 10px; padding: 10px;
+  text-align: center; }
+figure img { max-width: 100%; height: auto; }
+"""
+
+
+def selection_page(report: SelectionReport) -> str:
+    """The page as one HTML document: styles and pictures inside, every text escaped, no script."""
+    title = f"Selection {report.recipe}"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="lead">{escape(_lead(report))}</p>',
+        _facts(report),
+        _section("Notes", _notes(report.notes)),
+        _section("Files", _files(report.files)),
+        _section("Plots", "".join(_figure(plot) for plot in report.plots)),
+        _section("Tasks", _tasks(report)),
+        _section(f"First {counted(len(report.ranking), 'row')} by rank", _ranking(report.ranking)),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _lead(report: SelectionReport) -> str:
+    share = f" ({report.n_selected / report.n_rows:.1%})" if report.n_rows else ""
+    return (
+        f"{number(report.n_selected)} of {number(report.n_rows)} distinct rows{share} "
+        f"of dataset {report.dataset}, chosen by {report.method}."
+    )
+
+
+def _facts(report: SelectionReport) -> str:
+    facts = {
+        "Recipe": report.recipe,
+        "Dataset": report.dataset,
+        "Method": f"{report.method} ({report.mode})",
+        "Budget": report.budget,
+        "Rows selected": number(report.n_selected),
+        "Rounds": number(report.rounds),
+        "Seed": str(report.seed),
+        **{f"Reason: {reason}": counted(count, "row") for reason, count in report.reasons.items()},
+    }
+    items = (f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>" if content else ""
+
+
+def _notes(notes: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<ul class="notes">{items}</ul>' if items else ""
+
+
+def _files(files: dict[str, str]) -> str:
+    rows = [[_cell(name), f'<td><a href="./{quote(file)}">{escape(file)}</a></td>'] for name, file in files.items()]
+    return _table(["What", "File beside this page"], rows) if rows else ""
+
+
+def _figure(plot: Plot) -> str:
+    data = base64.b64encode(plot.png).decode("ascii")
+    return f'<figure><img alt="{escape(plot.name)}" src="data:image/png;base64,{data}"></figure>\n'
+
+
+def _tasks(report: SelectionReport) -> str:
+    rows = [
+        [
+            _cell(t.task, "text"),
+            *(_cell(number(n), "n") for n in (t.n_total, t.n_reference)),
+            _cell("–" if t.difficulty is None else f"{t.difficulty:.3f}", "n"),
+            _cell(f"{t.weight:.1%}", "n"),
+            *(_cell(number(n), "n") for n in (t.budget, t.n_selected)),
+        ]
+        for t in report.tasks
+    ]
+    headers = ["Task", "Rows", "Reference", "Difficulty", "Share of the budget", "Budget", "Selected"]
+    return _table(headers, rows, numeric=range(1, 7)) if rows else ""
+
+
+def _ranking(ranking: Sequence[RankedRow]) -> str:
+    rows = [
+        [
+            _cell(number(row.rank), "n"),
+            _cell(row.task),
+            _cell(row.reason),
+            _cell("–" if row.score is None else f"{row.score:.4f}", "n"),
+            f'<td class="text">{escape(row.text)}<br><code>{escape(row.sample_id[:16])}</code></td>',
+            _cell(str(row.position), "n"),
+        ]
+        for row in ranking
+    ]
+    headers = ["Rank", "Task", "Reason", "Score", "Begin of the conversation", "Position in the source"]
+    return _table(headers, rows, numeric=(0, 3, 5)) if rows else ""
+
+
+def _cell(text: str, kind: str = "") -> str:
+    attribute = f' class="{kind}"' if kind else ""
+    return f"<td{attribute}>{escape(text)}</td>"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Iterable[int] = ()) -> str:
+    right = set(numeric)
+    head = "".join(
+        f'<th class="n">{escape(name)}</th>' if i in right else f"<th>{escape(name)}</th>"
+        for i, name in enumerate(headers)
+    )
+    body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    return (
+        f'<div class="card scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    )

@@ -98,8 +98,7 @@ def presel(ctx: Context, dataset: str) -> Metadata:
     recipes = ctx.project.recipes.values()
     modes = {r.mode for r in recipes if r.dataset == dataset and r.method == "presel"} or {"default"}
     for mode in sorted(modes):
-        suffix = "" if mode == "default" else f" ({mode})"
-        metadata |= {name + suffix: value for name, value in _presel_mode(ctx, dataset, mode).items()}
+        metadata |= _presel_mode(ctx, dataset, mode)
     return metadata
 
 
@@ -111,22 +110,23 @@ def _presel_mode(ctx: Context, dataset: str, mode: str) -> Metadata:
     scores = data.scores_pointer(ctx, dataset, mode)
     if scores is None:
         return {}
+    suffix = "" if mode == "default" else f" ({mode})"
     tasks = data.task_importance(ctx, dataset, mode)
     values, _ = data.typicality(ctx, scores)
     return _plots(
         {
-            "task difficulty": plots.value_bars(
+            f"task difficulty{suffix}": plots.value_bars(
                 {t.task: t.difficulty for t in tasks},
                 notes={t.task: f"(of {t.n_relevance:,} reference rows)" for t in tasks},
-                title=f"Task difficulty in {dataset}: how little the question helps",
+                title=f"Task difficulty in {dataset}{suffix}: how little the question helps",
                 subtitle="mean instruction relevance of the reference rows; a lower value earns more budget",
                 xlabel="difficulty [loss with the question / loss without it]",
                 rest="more tasks",
             ),
-            "typicality": plots.histogram(
-                values, title=f"Typicality of the rows of {dataset}", xlabel=TYPICALITY_LABEL
+            f"typicality{suffix}": plots.histogram(
+                values, title=f"Typicality of the rows of {dataset}{suffix}", xlabel=TYPICALITY_LABEL
             ),
-            "most and least typical": typicality_sheet(ctx, scores),
+            f"most and least typical{suffix}": typicality_sheet(ctx, scores),
         }
     )
 

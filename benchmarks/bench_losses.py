@@ -48,7 +48,7 @@ def random_model() -> tuple[Any, Any, Any]:
 
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=3000, special_tokens=special, initial_alphabet=alphabet, show_progress=False

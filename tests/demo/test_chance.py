@@ -21,7 +21,7 @@ def test_the_stream_is_the_same_on_every_machine() -> None:
     assert [chance.below(1000) for _ in range(5)] == PINNED
 
 
-PINNED = [0, 0, 0, 0, 0]
+PINNED = [714, 889, 131, 978, 915]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 30), st.integers(0, 40))

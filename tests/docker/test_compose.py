@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -132,7 +133,7 @@ def test_the_example_environment_names_every_variable_and_holds_no_secret() -> N
     handed_on = {key for key, value in SERVICES["code-server"]["environment"].items() if value is None}
     wanted = {name for name, _, _ in VARIABLE.findall(text)} | handed_on
     assert wanted - set(example) == {"VSEL_IMAGE", "POSTGRES_IMAGE"}
-    assert set(example) <= wanted | {"AWS_SESSION_TOKEN"}
+    assert set(example) <= wanted
     assert not any(value for key, value in example.items() if SECRET.search(key))
     required = {name for name, kind, _ in VARIABLE.findall(text) if kind == "?"}
     assert {name for name, value in example.items() if not value} >= required
@@ -154,7 +155,6 @@ def commands() -> list[list[str]]:
     return [
         *(SERVICES[name]["command"] for name in ("code-server", "webserver", "daemon")),
         *(shlex.split(check) for check in checks),
-        ["vsel"],
     ]
 
 
@@ -166,6 +166,13 @@ def test_every_command_exists_with_its_options(command: list[str]) -> None:
     )
     for option in (word for word in command if word.startswith("--")):
         assert option in result.stdout
+
+
+def test_the_command_line_service_starts_a_command_of_the_package() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert SERVICES["vsel"]["entrypoint"][-1] in scripts
+    image = shlex.split(argument("ENTRYPOINT").strip("[]").replace(",", ""))
+    assert SERVICES["vsel"]["entrypoint"][:-1] == image
 
 
 def test_the_gpu_override_changes_known_services_only() -> None:
@@ -228,7 +235,7 @@ def run_script(name: str, *words: str, **environment: str) -> subprocess.Complet
     )
 
 
-@pytest.mark.parametrize("role", ["code-server", "daemon", ""])
+@pytest.mark.parametrize("role", ["code-server", ""])
 def test_the_entry_point_prepares_the_instance_and_becomes_the_command(role: str, tmp_path: Path) -> None:
     result = run_script("entrypoint.sh", "echo", "a b", DAGSTER_HOME=str(tmp_path / "home"), VSEL_ROLE=role)
     assert (result.returncode, result.stdout) == (0, "a b\n")

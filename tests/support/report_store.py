@@ -43,7 +43,8 @@ class FakeVectors:
         assert fingerprint
         wanted = list(self.vectors) if ids is None else [i for i in ids if i in self.vectors]
         self.requested += len(wanted)
-        return wanted[::-1], np.array([self.vectors[i] for i in wanted[::-1]], np.float32).reshape(len(wanted), -1)
+        matrix = np.array([self.vectors[i] for i in wanted[::-1]], np.float32)
+        return wanted[::-1], matrix if wanted else np.empty((0, 0), np.float32)
 
 
 def sha(text: str) -> str:

@@ -46,6 +46,16 @@ class Source:
         return tuple(drawing for drawing in self.drawings if drawing.concept.nameable)
 
     @cached_property
+    def clocks(self) -> tuple[Drawing, ...]:
+        """Clock faces."""
+        return tuple(drawing for drawing in self.drawings if ":" in (drawing.concept.reads or ""))
+
+    @cached_property
+    def keys(self) -> tuple[Drawing, ...]:
+        """Number keys."""
+        return tuple(drawing for drawing in self.drawings if (drawing.concept.reads or "").isdigit())
+
+    @cached_property
     def by_vendor(self) -> dict[str, tuple[Drawing, ...]]:
         """Nameable drawings of each vendor that has at least two."""
         found: dict[str, list[Drawing]] = defaultdict(list)

@@ -1,5 +1,7 @@
 """Tasks about pictures that are composed for the question: counting, positions, reading."""
 
+from collections.abc import Sequence
+
 from vsel_platform.demo.artwork import Drawing
 from vsel_platform.demo.chance import Chance
 from vsel_platform.demo.colours import main_colour
@@ -61,11 +63,9 @@ def _colour_turns(parts: list[tuple[Drawing, str]], chance: Chance) -> list[tupl
 
 def reading_row(source: Source, chance: Chance) -> Row | None:
     """A clock face: which time; or two to three number keys: which number."""
-    clocks = [drawing for drawing in source.drawings if ":" in (drawing.concept.reads or "")]
-    keys = [drawing for drawing in source.drawings if drawing.concept.reads and drawing not in clocks]
-    if clocks and (chance.happens(_CLOCK_SHARE) or not keys):
-        return _clock_row(chance.pick(clocks), chance)
-    return _number_row(keys, chance) if keys else None
+    if source.clocks and (chance.happens(_CLOCK_SHARE) or not source.keys):
+        return _clock_row(chance.pick(source.clocks), chance)
+    return _number_row(source.keys, chance) if source.keys else None
 
 
 def _clock_row(clock: Drawing, chance: Chance) -> Row:
@@ -77,7 +77,7 @@ def _clock_row(clock: Drawing, chance: Chance) -> Row:
     return Row("reading", picture, tuple(turns))
 
 
-def _number_row(keys: list[Drawing], chance: Chance) -> Row:
+def _number_row(keys: Sequence[Drawing], chance: Chance) -> Row:
     shown = [chance.pick(keys) for _ in range(2 + chance.below(2))]
     number = "".join(key.concept.reads or "" for key in shown)
     turns = [(chance.pick(("Which number do the keys show?", "Read the keys.", "Which number is it?")), number)]

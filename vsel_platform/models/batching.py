@@ -12,6 +12,9 @@ R = TypeVar("R")
 MOST_IMAGES = {"cpu": 32, "cuda": 256}
 """Largest automatic image batch of a device kind; beyond it a batch only costs memory."""
 
+CPU_BATCH_TOKENS = 2048
+"""Largest token batch on a CPU: beyond it activations fall out of its caches and a token takes longer."""
+
 _MEMORY_PHRASES = ("out of memory", "can't allocate", "cannot allocate", "not enough memory")
 
 
@@ -38,7 +41,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     if type(error).__name__ == "OutOfMemoryError":
         return True
-    return any(phrase in str(error).lower() for phrase in _MEMORY_PHRASES)
+    return any(phrase in str(error).lower() for phrase in CPU_BATCH_TOKENS = 2048
+"""Largest token batch on a CPU: beyond it activations fall out of its caches and a token takes longer."""
+
+_MEMORY_PHRASES)
 
 
 def free_memory() -> None:
@@ -124,3 +130,8 @@ def _free_bytes(device: str) -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+def usable_batch_tokens(batch_tokens: int, device: str) -> int:
+    """Tokens per batch on `device`: what the settings allow, and no more than CPU_BATCH_TOKENS on a CPU."""
+    return min(batch_tokens, CPU_BATCH_TOKENS) if device.startswith("cpu") else batch_tokens

@@ -83,4 +83,4 @@ def attention_mask(batch: Sequence[PackedRows], length: int) -> NDArray[np.bool_
         branch[i, : len(packed)] = packed.branch
     seen, seeing = branch[:, None, :], branch[:, :, None]
     causal = np.tri(length, dtype=bool)
-    return causal & ((seen == 0) | (seen == seeing))
+    return np.asarray(causal & ((seen == 0) | (seen == seeing)))

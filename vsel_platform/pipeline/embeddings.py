@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -133,7 +134,7 @@ def _encode(
 
     def items() -> Iterator[tuple[str, Callable[[], "Image"]]]:
         for image_id in todo:
-            yield image_id, lambda path=paths[image_id]: open_image(path, max_pixels=limit)
+            yield image_id, partial(open_image, paths[image_id], max_pixels=limit)
 
     def flush() -> None:
         if pending:

@@ -96,9 +96,7 @@ class _StoreSink:
     def shard(self, name: str, samples: pa.Table, images: pa.Table) -> None:
         """Content of one new shard. Images first: a shard whose samples exist is complete."""
         for table, data in (("images", images), ("samples", samples)):
-            self.ctx.store.publish(
-                table, {"shard": name}, data, code_version=MANIFEST_CODE, run_id=self.ctx.run_id
-            )
+            self.ctx.store.publish(table, {"shard": name}, data, code_version=MANIFEST_CODE, run_id=self.ctx.run_id)
         self.shards.append(name)
 
     def blob(self, image_id: str, data: bytes) -> str:

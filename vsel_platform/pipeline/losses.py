@@ -14,8 +14,6 @@ from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.signals.failures import failures_table
 from vsel_platform.tables import TABLES
 
-CONDITIONS = ("full", "no_question")
-
 
 def datasets_of(ctx: Context, shard: str) -> list[str]:
     """Datasets with a reference model that have reference rows in the shard."""
@@ -144,10 +142,8 @@ def _compute(ctx: Context, dataset: str, ids: list[str], log: PartLog) -> list[t
         vlm = load_vlm(ctx.project.vlm, ctx.project.compute.device, adapter_dir=str(adapter))
         rows = training_rows(ctx, dataset, ids)
         done = 0
-        for batch in answer_losses(
-            vlm, rows, image_provider(ctx), conditions=CONDITIONS, batch_tokens=ctx.project.vlm.batch_tokens
-        ):
-            values = [value for value in batch.values]
+        for batch in answer_losses(vlm, rows, image_provider(ctx), batch_tokens=ctx.project.vlm.batch_tokens):
+            values = batch.values
             log.save(
                 pa.Table.from_pylist(
                     [

@@ -26,6 +26,18 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return low, high
 
 
+def difference_interval(successes: int, n: int, other_successes: int, other_n: int) -> tuple[float, float]:
+    """95 % interval of the difference of two independent shares, made of their Wilson intervals.
+
+    Newcombe, Stat. Med. 17 (1998) 873, method 10.
+    """
+    share, other = successes / max(n, 1), other_successes / max(other_n, 1)
+    (low, high), (other_low, other_high) = wilson_interval(successes, n), wilson_interval(other_successes, other_n)
+    down = math.hypot(share - low, other_high - other)
+    up = math.hypot(high - share, other - other_low)
+    return share - other - down, share - other + up
+
+
 @dataclass(frozen=True, slots=True)
 class TaskComparison:
     """Exact match of a task before (`base`) and after (`tuned`) fine-tuning, as shares of `n_answers`."""
@@ -47,14 +59,9 @@ class TaskComparison:
 
     @property
     def gain_interval(self) -> tuple[float, float]:
-        """95 % interval of tuned - base, made of the two Wilson intervals (Newcombe, Stat. Med. 17 (1998) 873,
-        method 10). It treats the two as independent; both models answer the same rows, so it is rather too wide.
-        """
-        gain = self.tuned - self.base
-        (base_low, base_high), (tuned_low, tuned_high) = self.base_interval, self.tuned_interval
-        down = math.hypot(self.tuned - tuned_low, base_high - self.base)
-        up = math.hypot(tuned_high - self.tuned, self.base - base_low)
-        return gain - down, gain + up
+        """95 % interval of tuned - base. Both models answer the same rows, so it is rather too wide than too narrow."""
+        base, tuned = (round(share * self.n_answers) for share in (self.base, self.tuned))
+        return difference_interval(tuned, self.n_answers, base, self.n_answers)
 
     @property
     def verdict(self) -> str:

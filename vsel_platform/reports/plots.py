@@ -11,7 +11,6 @@ from vsel_platform.reports.evaluation import TaskComparison
 from vsel_platform.reports.style import (
     FONT,
     INK,
-    MUTED,
     POOL,
     REFERENCE,
     SELECTED,
@@ -26,7 +25,7 @@ from vsel_platform.reports.style import (
     to_png,
 )
 
-BINS = 40
+MAX_BINS = 40
 MAX_BARS = 24
 MAX_STEPS = 1_000
 
@@ -94,16 +93,13 @@ def histogram(
         part = (shares[first : last + 1], edges[first : last + 2])
         axes.stairs(*part, fill=True, color=SELECTED, alpha=0.28)
         axes.stairs(*part, color=SELECTED, linewidth=1.8, label="selected rows")
-        add_legend(axes)
     style_axes(axes, xlabel=xlabel, ylabel="share of rows [%]" if chosen.size else "rows")
     if not chosen.size:
         count_axis(axes.yaxis)
     if line is not None and edges[0] <= line[0] <= edges[-1]:
-        axes.axvline(line[0], color=WARNING, linewidth=1.4, linestyle=(0, (4, 3)))
-        axes.annotate(
-            label(line[1], 60), (line[0], 1), (5, -4), xycoords=("data", "axes fraction"),
-            textcoords="offset points", va="top", size=9, color=WARNING, family=FONT,
-        )  # fmt: skip
+        axes.axvline(line[0], color=WARNING, linewidth=1.4, linestyle=(0, (4, 3)), label=label(line[1], 60))
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        add_legend(axes)
     axes.margins(x=0.01)
     return to_png(figure)
 
@@ -118,7 +114,9 @@ def _edges(values: Floats) -> tuple[Floats, int]:
     if high - low <= 1e-9 * max(abs(low), abs(high), 1.0):
         pad = 0.05 * abs(low) or 0.5
         low, high = low - pad, high + pad
-    edges = np.linspace(low, high, BINS + 1)
+    # Rice's rule; below eight bins a distribution has no shape.
+    bins = min(MAX_BINS, max(8, round(2 * values.size ** (1 / 3))))
+    edges = np.linspace(low, high, bins + 1)
     return edges, int(np.count_nonzero((values < low) | (values > high)))
 
 
@@ -230,7 +228,11 @@ def loss_curve(losses: ArrayLike, *, title: str) -> bytes | None:
     kept = values[usable]
     window = max(1, min(50, kept.size // 10))
     smooth = np.convolve(kept, np.ones(window) / window, mode="valid")
-    ends = "first {:.3g}, last {:.3g}" if window == 1 else f"mean of the first {window} {{:.3g}}, of the last {{:.3g}}"
+    ends = (
+        "first {:.3g}, last {:.3g}"
+        if window == 1
+        else f"mean of the first {window}: {{:.3g}}, of the last {window}: {{:.3g}}"
+    )
     subtitle = f"{counted(values.size, 'step')}; {ends.format(smooth[0], smooth[-1])}"
     missing = values.size - kept.size
     if missing:
@@ -288,4 +290,4 @@ def _interval_bar(
 ) -> None:
     style = {"facecolor": "white", "edgecolor": colour, "hatch": "////"} if hollow else {"color": colour}
     axes.barh(y, 100 * share, 0.36, **style)
-    axes.hlines(y, 100 * interval[0], 100 * interval[1], color=MUTED, linewidth=1.3)
+    axes.hlines(y, 100 * interval[0], 100 * interval[1], color=INK, linewidth=1.3)

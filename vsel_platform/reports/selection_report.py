@@ -182,11 +182,11 @@ def _ends_sheet(ctx: Context, recipe: str, ends: tuple[pa.Table, pa.Table], text
     tail = distinct_pictures([c for c in reversed(last) if c.sample_id not in shown], texts, PER_SECTION)[::-1]
     return contact_sheet(
         [
-            ("First by rank: a smaller budget would keep these", tiles(ctx, head, texts)),
-            ("Last by rank: a smaller budget would drop these first", tiles(ctx, tail, texts)),
+            ("First by rank", tiles(ctx, head, texts)),
+            ("Last by rank", tiles(ctx, tail, texts)),
         ],
         title=f"Both ends of the ranking of recipe {recipe}",
-        subtitle="rows with a score, each picture once",
+        subtitle="a smaller budget keeps the first and drops the last; rows with a score, each picture once",
     )
 
 

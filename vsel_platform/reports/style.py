@@ -56,7 +56,7 @@ def drawable(text: str, limit: int) -> str:
     line = " ".join(text.split())
     known = _glyphs()
     shown = [c for c in line if not unicodedata.category(c).startswith(("C", "M")) or ord(c) in known]
-    boxed = "".join(c if ord(c) in known else "\u25a1" for c in shown)
+    boxed = " ".join("".join(c if ord(c) in known else "\u25a1" for c in shown).split())
     return boxed if len(boxed) <= limit else boxed[: max(limit - 1, 0)].rstrip() + "…"
 
 

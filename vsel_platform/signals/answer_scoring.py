@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vsel_platform.errors import DataError
-from vsel_platform.models.batching import BatchLimits, run_with_oom_ladder, token_batches
+from vsel_platform.models.batching import BatchLimits, run_with_oom_ladder, token_batches, usable_batch_tokens
 from vsel_platform.models.image_features import TowerFeatures
 from vsel_platform.models.images import ContentFailure, ImageProvider
 from vsel_platform.models.packing import packed_length
@@ -125,7 +125,7 @@ class _Window(Generic[Row]):
         lengths = [packed_length(self._group(i)) for i in todo]
         length_of = dict(zip(todo, lengths, strict=True))
         key = (self._model.fingerprint, self._model.device, "tokens")
-        budget = self._options.batch_tokens
+        budget = usable_batch_tokens(self._options.batch_tokens, self._model.device)
         for batch in token_batches(lengths, lambda: self._limits.limit(key, budget)):
             for part, scores in run_with_oom_ladder(
                 [todo[i] for i in batch],

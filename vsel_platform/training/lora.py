@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from vsel_platform.config import LoraSettings, VlmSettings
 from vsel_platform.errors import DataError, ModelError, OutOfMemoryError
-from vsel_platform.models.batching import BatchLimits, free_memory, is_out_of_memory, token_batches
+from vsel_platform.models.batching import (
+    BatchLimits, free_memory, is_out_of_memory, token_batches, usable_batch_tokens,
+)
 from vsel_platform.models.devices import resolve_device
 from vsel_platform.models.image_features import TowerFeatures
 from vsel_platform.models.images import ImageProvider
@@ -130,7 +132,7 @@ class _Run:
 
         self._model = model
         self._settings = settings
-        self._batch_tokens = base.batch_tokens
+        self._batch_tokens = usable_batch_tokens(base.batch_tokens, model.device)
         self._limits = BatchLimits()
         self._tower = TowerFeatures(model, images, limits=self._limits, keep_bytes=int(feature_cache_gib * 2**30))
         self.peft_model = add_lora(model.model, settings, base_name=base.model)

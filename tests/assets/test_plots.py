@@ -1,0 +1,160 @@
+import base64
+import re
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from report_store import (
+    full_context,
+    publish,
+    publish_content,
+    publish_evaluation,
+    publish_scores,
+    publish_selection,
+    report_context,
+)
+
+from assets import plots
+from vsel_platform.pipeline.context import Context
+
+CALLS = {
+    "dataset": (plots.dataset, "shapes"),
+    "quarantine": (plots.quarantine, "shapes"),
+    "embeddings": (plots.embeddings, "one"),
+    "losses": (plots.losses, "one"),
+    "presel": (plots.presel, "shapes"),
+    "selection": (plots.selection, "typical"),
+    "evaluation": (plots.evaluation, "typical"),
+}
+
+
+@pytest.fixture(scope="module")
+def ctx(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return full_context(tmp_path_factory.mktemp("store"))
+
+
+def images(metadata: dict[str, dg.MetadataValue]) -> dict[str, bytes]:
+    """PNG bytes of the Markdown images."""
+    found = {}
+    for name, value in metadata.items():
+        match = re.fullmatch(r"!\[(.+)\]\(data:image/png;base64,([A-Za-z0-9+/=]+)\)", str(value.value))
+        if match:
+            assert match[1] == name
+            found[name] = base64.b64decode(match[2], validate=True)
+    return found
+
+
+def table_rows(value: dg.MetadataValue) -> list[str]:
+    return str(value.value).split("\n")[2:]
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("dataset", {"rows by task"}),
+        ("quarantine", {"reasons"}),
+        ("embeddings", {"embedding map"}),
+        ("losses", {"instruction relevance, shapes"}),
+        ("presel", {"task difficulty", "typicality", "most and least typical"}),
+        ("selection", {"budgets", "typicality", "embedding map", "first and last rows"}),
+        ("evaluation", {"exact match"}),
+    ],
+)
+def test_published_data_are_plotted(ctx, call, expected):
+    function, key = CALLS[call]
+    metadata = function(ctx, key)
+    assert all(isinstance(value, dg.MetadataValue) for value in metadata.values())
+    found = images(metadata)
+    assert set(found) == expected
+    assert all(png.startswith(b"\x89PNG") and len(png) < 90_000 for png in found.values())
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_empty_store_has_nothing_to_show(tmp_path, call):
+    function, key = CALLS[call]
+    assert function(report_context(tmp_path), key) == {}
+
+
+@pytest.mark.parametrize("call", set(CALLS) - {"dataset"})
+def test_empty_partitions_have_nothing_to_show(tmp_path, call):
+    ctx = report_context(tmp_path)
+    for table in ("manifest", "quarantine"):
+        publish(ctx, table, {"dataset": "shapes"}, [])
+    for table in ("samples", "images"):
+        publish(ctx, table, {"shard": "one"}, [])
+    for table in ("presel_scores", "presel_tasks"):
+        publish(ctx, table, {"dataset": "shapes", "mode": "default"}, [])
+    for table in ("selected_subset", "selected_tasks", "evaluation"):
+        publish(ctx, table, {"recipe": "typical"}, [])
+    function, key = CALLS[call]
+    assert function(ctx, key) == {}
+
+
+def test_counts_of_a_dataset(ctx):
+    metadata = plots.dataset(ctx, "shapes")
+    values = {name: metadata[name].value for name in ("distinct rows", "repeated rows", "tasks")}
+    assert values == {"distinct rows": 60, "repeated rows": 3, "tasks": 4}
+
+
+def test_quarantine_lists_its_first_twenty_rows_as_text(ctx):
+    rows = table_rows(plots.quarantine(ctx, "shapes")["first refused rows"])
+    assert len(rows) == 20
+    assert rows[0].startswith(r"| 200 | bad\|reason | \<script\>")
+
+
+def test_a_dataset_without_refused_rows_has_no_quarantine_plot(tmp_path):
+    ctx = report_context(tmp_path)
+    publish_content(ctx, tmp_path)
+    publish(ctx, "quarantine", {"dataset": "shapes"}, [])
+    assert plots.quarantine(ctx, "shapes") == {}
+
+
+def test_training_curve_comes_from_the_report(ctx):
+    assert set(images(plots.training_curve(ctx, "reference_model", "dataset", "shapes"))) == {"training loss"}
+
+
+@pytest.mark.parametrize("report", [{}, {"losses": []}, {"losses": [None, float("nan")]}, {"steps": 4, "losses": None}])
+def test_a_report_without_losses_has_no_curve(tmp_path, report):
+    ctx = report_context(tmp_path)
+    ctx.store.publish_pointer("reference_model", {"dataset": "shapes"}, rows=0, data_version="1", metadata=report)
+    assert plots.training_curve(ctx, "reference_model", "dataset", "shapes") == {}
+    assert plots.training_curve(ctx, "finetuned_checkpoint", "recipe", "typical") == {}
+
+
+def test_presel_plots_every_mode_that_a_recipe_uses(tmp_path):
+    ctx = report_context(tmp_path)
+    publish_content(ctx, tmp_path)
+    publish_scores(ctx)
+    recipe = ctx.project.recipes["typical"].model_copy(update={"mode": "released"})
+    project = ctx.project.model_copy(update={"recipes": {**ctx.project.recipes, "as_released": recipe}})
+    both = Context(project)
+    for table in ("presel_scores", "presel_tasks"):
+        rows = ctx.store.read_partition(table, {"dataset": "shapes", "mode": "default"})
+        both.store.publish(table, {"dataset": "shapes", "mode": "released"}, rows)
+    names = set(images(plots.presel(both, "shapes")))
+    assert names >= {"typicality", "typicality (released)"}
+    assert set(images(plots.presel(ctx, "shapes"))) == {n for n in names if "released" not in n}
+
+
+def test_selection_has_its_tasks_and_files(ctx):
+    metadata = plots.selection(ctx, "typical")
+    assert len(table_rows(metadata["tasks"])) == 4
+    for name, file in {"manifest": "manifest.json", "training file": "selected.json", "plot page": "page.html"}.items():
+        assert isinstance(metadata[name], dg.PathMetadataValue)
+        assert Path(str(metadata[name].value)).name == file
+        assert Path(str(metadata[name].value)).read_text() == file
+
+
+def test_a_random_selection_needs_no_scores(tmp_path):
+    ctx = report_context(tmp_path)
+    publish_content(ctx, tmp_path)
+    publish_selection(ctx, tmp_path, "drawn")
+    assert set(images(plots.selection(ctx, "drawn"))) == {"budgets", "first and last rows"}
+
+
+def test_evaluation_gives_intervals_and_verdicts(tmp_path):
+    ctx = report_context(tmp_path)
+    publish_evaluation(ctx)
+    rows = table_rows(plots.evaluation(ctx, "typical")["exact match by task"])
+    assert [row.split(" | ")[-1].removesuffix(" |") for row in rows] == ["learned", "not learned", "worse"]
+    assert "80.0% (71.1% to 86.7%)" in rows[0]

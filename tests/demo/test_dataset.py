@@ -1,0 +1,103 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from vsel_platform.demo import dataset
+from vsel_platform.demo.artwork import load_concepts
+from vsel_platform.demo.dataset import DemoDataset, cache_root, ensure_dataset, spread
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_every_image_of_good_rows_exists(small: DemoDataset) -> None:
+    rows = [row for row in small.pool if isinstance(row, dict) and str(row["id"]).startswith("emoji-")]
+    paths = {row["image"] for row in [*rows, *small.evaluation, *small.new_rows] if "image" in row}
+    assert len(rows) > 50
+    assert all((small.images / path).is_file() for path in paths)
+    assert small.about["images"] == len(paths)
+    assert small.about["pool_rows"] == len(small.pool)
+
+
+def test_evaluation_and_pool_share_no_image_bytes(small: DemoDataset) -> None:
+    def digests(rows: list) -> set[str]:
+        paths = {small.images / row["image"] for row in rows if isinstance(row, dict) and "image" in row}
+        return {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+
+    assert digests(small.evaluation)
+    assert not digests(small.evaluation) & digests([*small.pool, *small.new_rows])
+
+
+def test_another_build_gives_the_same_bytes(
+    small: DemoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VSEL_CACHE", str(tmp_path))
+    again = ensure_dataset(concept_limit=40)
+    assert again.folder.name == small.folder.name
+    assert contents(again.folder) == contents(small.folder)
+
+
+def test_what_is_in_the_cache_is_not_built_again(small: DemoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_build", None)
+    assert ensure_dataset(concept_limit=40) == small
+
+
+def test_seed_and_package_versions_decide_the_folder(small: DemoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_build", lambda folder, *rest: (folder / "x").touch())
+    assert ensure_dataset(seed=1, concept_limit=40) != small
+    monkeypatch.setattr(dataset, "package_versions", lambda: {"pillow": "0"})
+    assert ensure_dataset(concept_limit=40) != small
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path, *rest: object) -> None:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("VSEL_CACHE", str(tmp_path))
+    monkeypatch.setattr(dataset, "_build", fail)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_dataset()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_builds_at_the_same_time_the_first_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(folder: Path, seed: int, *rest: object) -> None:
+        (folder / "mine").touch()
+        if seed == 1:  # while this one builds, another process publishes the same data set
+            monkeypatch.setattr(dataset, "_build", lambda folder, *rest: (folder / "theirs").touch())
+            ensure_dataset(seed=1)
+
+    monkeypatch.setenv("VSEL_CACHE", str(tmp_path))
+    monkeypatch.setattr(dataset, "_build", build)
+    found = ensure_dataset(seed=1)
+    assert [file.name for file in found.folder.iterdir()] == ["theirs"]
+    assert list(tmp_path.iterdir()) == [found.folder]
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSEL_CACHE", "/chosen")
+    assert cache_root() == Path("/chosen")
+    monkeypatch.delenv("VSEL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_root() == Path("/xdg/vsel")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == Path.home() / ".cache" / "vsel"
+
+
+def test_a_limit_spreads_over_all_concepts() -> None:
+    concepts = load_concepts()
+    chosen = spread(concepts, 40)
+    assert len(chosen) == len(set(chosen)) == 40
+    assert len({concept.group for concept in chosen}) >= 7
+    assert spread(concepts, 0) == concepts
+    assert spread(concepts, 10**6) == concepts
+
+
+def test_files_are_plain_json(small: DemoDataset) -> None:
+    for name in ("pool.json", "evaluation.json", "new_rows.json", "about.json"):
+        json.loads((small.folder / name).read_text("utf-8"))

@@ -1,0 +1,18 @@
+"""The tokenizer of a vision-language model, without its weights."""
+
+from typing import Any
+
+from vsel_platform.config import VlmSettings
+
+EMBEDDED = "embedded:demo"
+
+
+def load_tokenizer(settings: VlmSettings) -> Any:
+    """Fast tokenizer of the model that the settings name. Raises OSError if the model is not there."""
+    if settings.model == EMBEDDED:
+        from vsel_platform.demo.vlm import load_base
+
+        return load_base("cpu")[1].tokenizer
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)

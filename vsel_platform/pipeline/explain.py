@@ -1,0 +1,146 @@
+"""Why a row is in a selection or out of it, and what would change that."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vsel_platform.errors import SelectionError
+from vsel_platform.pipeline import scores
+from vsel_platform.pipeline.context import Context
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Facts about one row under one recipe, and what they mean."""
+
+    recipe: str
+    sample_id: str
+    selected: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+    sentences: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """For people."""
+        head = f"{self.sample_id}  {'SELECTED' if self.selected else 'not selected'} by {self.recipe}"
+        facts = [f"  {name:24} {_show(value)}" for name, value in self.facts.items()]
+        return "\n".join([head, *facts, "", *self.sentences])
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def find_row(ctx: Context, dataset: str, name: str) -> dict[str, Any]:
+    """Manifest row by sample_id (a unique prefix of 4 or more), source id, or `position:N`.
+
+    Raises SelectionError if there is none or more than one.
+    """
+    table = ctx.store.read_partition("manifest", {"dataset": dataset})
+    if name.startswith("position:"):
+        number = name.removeprefix("position:")
+        mask = pc.equal(table["position"], int(number) if number.isdigit() else -1)
+    else:
+        by_source = pc.is_in(table["source_id"], pa.array([name, f'"{name}"']))
+        prefix = pc.starts_with(table["sample_id"], name) if len(name) >= 4 else pc.equal(table["sample_id"], name)
+        mask = pc.or_(pc.fill_null(by_source, False), prefix)
+    found = table.filter(mask).to_pylist()
+    if len({row["sample_id"] for row in found}) != 1:
+        count = len(found)
+        raise SelectionError(
+            f"dataset {dataset}: {name!r} names {count} rows; give a sample_id, a source id that occurs once, "
+            "or position:N (a quarantined row is in the table quarantine, not here)"
+        )
+    return dict(found[0])
+
+
+def explain_row(ctx: Context, recipe: str, name: str) -> Explanation:
+    """Explain one row. Raises SelectionError if it is unknown, NotMaterializedError before the first selection."""
+    settings = ctx.project.recipe(recipe)
+    row = find_row(ctx, settings.dataset, name)
+    selected = ctx.store.read_partition("selected_subset", {"recipe": recipe}).to_pylist()
+    mine = next((s for s in selected if s["sample_id"] == row["sample_id"]), None)
+    tasks = ctx.store.read_partition("selected_tasks", {"recipe": recipe}).to_pylist()
+    task: dict[str, Any] = next((t for t in tasks if t["task"] == row["task"]), {})
+    facts: dict[str, Any] = {
+        "dataset": settings.dataset,
+        "position": row["position"],
+        "task": row["task"],
+        "rank": mine["rank"] if mine else None,
+        "reason": mine["reason"] if mine else None,
+    }
+    for column in ("difficulty", "weight", "budget", "n_available", "n_selected"):
+        facts[f"task {column}"] = task.get(column)
+    if settings.method == "presel":
+        more, sentences = _presel(ctx, settings.dataset, row, mine, selected)
+    else:
+        more, sentences = {}, [_random_sentence(mine, row, task)]
+    return Explanation(recipe, row["sample_id"], mine is not None, facts | more, sentences)
+
+
+def _random_sentence(mine: dict[str, Any] | None, row: dict[str, Any], task: dict[str, Any]) -> str:
+    share = f"task {row['task']} gets {task.get('n_selected', 0)} of its {task.get('n_available', 0)} rows"
+    if mine:
+        return f"Drawn by the stable hash of its identity and the recipe's seed: {share}."
+    return f"Not drawn: {share}, in the order of a stable hash. Another seed or a larger budget would change it."
+
+
+def _presel(
+    ctx: Context, dataset: str, row: dict[str, Any], mine: dict[str, Any] | None, selected: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    table = ctx.store.read_partition("presel_scores", scores.partition(dataset)).to_pylist()
+    score = next(s for s in table if s["sample_id"] == row["sample_id"])
+    peers = [
+        s
+        for s in table
+        if (s["task"], s["cluster"]) == (score["task"], score["cluster"]) and not s["is_reference"] and s["image_id"]
+    ]
+    taken = {s["sample_id"] for s in selected}
+    cut = [s["typicality"] for s in peers if s["sample_id"] in taken and s["typicality"] is not None]
+    ranks = sorted(peers, key=lambda s: (s["typicality"] is None, -(s["typicality"] or 0.0), s["sample_id"]))
+    place = next((i for i, s in enumerate(ranks, start=1) if s["sample_id"] == row["sample_id"]), None)
+    facts = {
+        "cluster": score["cluster"],
+        "cluster rows available": len(peers),
+        "cluster rows selected": sum(s["sample_id"] in taken for s in peers),
+        "typicality": score["typicality"],
+        "place in cluster": place,
+        "lowest typicality taken": min(cut) if cut else None,
+        "instruction relevance": score["relevance"],
+    }
+    return facts, [_presel_sentence(score, mine, facts)]
+
+
+def _presel_sentence(score: dict[str, Any], mine: dict[str, Any] | None, facts: dict[str, Any]) -> str:
+    if mine and mine["reason"] == "reference":
+        return (
+            "In: it belongs to the reference subset, which is part of every selection. Only another seed or a smaller "
+            "fraction of the reference subset would change that."
+        )
+    if score["image_id"] is None:
+        state = "In" if mine else "Out"
+        return (
+            f"{state}: a text-only row; they form a stratum of their own, drawn by a stable hash. "
+            "The option text_policy or the seed would change it."
+        )
+    quota = facts["cluster rows selected"]
+    if mine:
+        return (
+            f"In: place {facts['place in cluster']} of {facts['cluster rows available']} in cluster "
+            f"{score['cluster']} by typicality, and the cluster's quota is {quota}. "
+            "A smaller budget, a higher task difficulty, or more typical rows in the cluster would put it out."
+        )
+    if score["typicality"] is None:
+        return "Out: its image has no typicality (no embedding, or it is alone in its cluster); see signal_failures."
+    return (
+        f"Out: place {facts['place in cluster']} of {facts['cluster rows available']} in cluster {score['cluster']} by "
+        f"typicality, and the cluster's quota is {quota}. A larger budget, a lower task difficulty, or a typicality "
+        f"above {_show(facts['lowest typicality taken'])} would put it in."
+    )

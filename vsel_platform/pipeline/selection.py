@@ -1,0 +1,239 @@
+"""Stage `selected_subset`: a recipe's rows, its manifest, its training file and its page."""
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vsel_platform.config import RecipeSettings
+from vsel_platform.errors import ConfigError, NotMaterializedError, SelectionError
+from vsel_platform.methods.presel import PreselOptions, PreselRows, presel_select
+from vsel_platform.methods.stratified_random import stratified_random
+from vsel_platform.pipeline import scores
+from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
+from vsel_platform.pipeline.source_rows import source_rows, write_source_format
+from vsel_platform.pipeline.tokens import largest_within_tokens
+from vsel_platform.selection.manifest import ManifestRow, build_manifest, row_hash
+from vsel_platform.selection.result import SelectedRow, SelectionResult
+from vsel_platform.storage.pointers import Pointer, read_version
+from vsel_platform.tables import TABLES
+
+SELECTION_CODE = "selected_subset-1"
+METHODS = ("presel", "random")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """States of the store that a selection reads."""
+
+    manifest: Pointer
+    scores: Pointer | None
+    tasks: Pointer | None
+
+    @property
+    def pointers(self) -> list[Pointer]:
+        """Those that are there."""
+        return [p for p in (self.manifest, self.scores, self.tasks) if p is not None]
+
+
+def present_sources(ctx: Context, recipe: RecipeSettings) -> Sources:
+    """The current states. Raises NotMaterializedError while one is missing."""
+    manifest = ctx.store.require("manifest", {"dataset": recipe.dataset})
+    if recipe.method != "presel":
+        return Sources(manifest, None, None)
+    names = ("presel_scores", "presel_tasks")
+    found, tasks = (ctx.store.require(name, scores.partition(recipe.dataset)) for name in names)
+    return Sources(manifest, found, tasks)
+
+
+def inputs(ctx: Context, name: str) -> Inputs:
+    """Inputs of a recipe's selection."""
+    recipe = ctx.project.recipe(name)
+    settings = recipe.model_dump(mode="json", exclude={"train"})
+    return inputs_of(present_sources(ctx, recipe).pointers, recipe=settings, code=SELECTION_CODE)
+
+
+def is_current(ctx: Context, name: str) -> bool:
+    """Whether the stored selection was made from the present scores with the present settings."""
+    pointer = ctx.store.pointer("selected_subset", {"recipe": name})
+    return pointer is not None and pointer.input_fingerprint == inputs(ctx, name).fingerprint
+
+
+def select_rows(ctx: Context, recipe: RecipeSettings, sources: Sources) -> SelectionResult:
+    """The selection as a pure function of states of the store and the recipe's settings."""
+    if recipe.method not in METHODS:
+        raise ConfigError(f"method {recipe.method!r} is unknown; known: {', '.join(METHODS)}")
+    table = ctx.store.read(sources.manifest, ["sample_id", "task", "is_duplicate"])
+    table = table.filter(pc.invert(table["is_duplicate"]))
+    n_rows = table.num_rows
+
+    def select(budget_rows: int) -> SelectionResult:
+        if recipe.method == "random":
+            return _random(ctx, recipe, table, budget_rows)
+        return _presel(ctx, recipe, sources, budget_rows)
+
+    if recipe.budget.tokens is not None:
+        return largest_within_tokens(ctx, recipe.dataset, select, recipe.budget.tokens, n_rows)
+    rows = recipe.budget.rows or int(n_rows * (recipe.budget.percent or 0) / 100)
+    if rows < 1:
+        raise SelectionError(f"budget {recipe.budget.percent} % of {n_rows} rows is less than one row; give more")
+    return select(rows)
+
+
+def _random(ctx: Context, recipe: RecipeSettings, table: pa.Table, budget_rows: int) -> SelectionResult:
+    if recipe.options:
+        raise ConfigError(f"method random has no options; got {sorted(recipe.options)}")
+    from vsel_platform.pipeline.reference import first_images
+
+    images = first_images(ctx, recipe.dataset)
+    ids = table["sample_id"].to_pylist()
+    has_image = [i in images for i in ids]
+    return stratified_random(ids, table["task"].to_pylist(), has_image, budget_rows, seed=recipe.seed)
+
+
+def _presel(ctx: Context, recipe: RecipeSettings, sources: Sources, budget_rows: int) -> SelectionResult:
+    if sources.scores is None or sources.tasks is None:
+        raise NotMaterializedError("presel needs presel_scores and presel_tasks")
+    table = ctx.store.read(sources.scores)
+    tasks = ctx.store.read(sources.tasks, ["task", "difficulty"])
+    rows = PreselRows(
+        table["sample_id"].to_pylist(),
+        table["task"].to_pylist(),
+        table["image_id"].to_pylist(),
+        np.array(table["is_reference"].to_pylist(), np.bool_),
+        np.array(pc.fill_null(table["cluster"], -1).to_pylist(), np.int32),
+        np.array([np.nan if v is None else v for v in table["typicality"].to_pylist()], np.float64),
+    )
+    difficulty = dict(zip(tasks["task"].to_pylist(), tasks["difficulty"].to_pylist(), strict=True))
+    options = PreselOptions.model_validate(recipe.options)
+    return presel_select(rows, budget_rows, difficulty, options, seed=recipe.seed)
+
+
+def run(ctx: Context, name: str) -> StageResult:
+    """Select, and publish rows, budgets, manifest, training file and page."""
+    start = time.perf_counter()
+    recipe = ctx.project.recipe(name)
+    wanted = inputs(ctx, name)
+    sources = present_sources(ctx, recipe)
+    result = select_rows(ctx, recipe, sources)
+    positions = _first_positions(ctx, sources.manifest)
+    lineage: dict[str, Any] = {
+        "input_fingerprint": wanted.fingerprint,
+        "inputs": wanted.references,
+        "code_version": SELECTION_CODE,
+        "run_id": ctx.run_id,
+    }
+    tasks = ctx.store.publish("selected_tasks", {"recipe": name}, _task_table(result), **lineage)
+    with tempfile.TemporaryDirectory() as directory:
+        _write_products(ctx, name, recipe, sources, result, positions, wanted, Path(directory))
+        artifact = ctx.store.publish_artifact("selection", {"recipe": name}, Path(directory), **lineage)
+    # Last, so that whoever sees the rows finds everything that belongs to them.
+    pointer = ctx.store.publish("selected_subset", {"recipe": name}, _row_table(result, positions), **lineage)
+    return StageResult(
+        "selected_subset",
+        {"recipe": name},
+        pointer.data_version,
+        pointer.rows,
+        seconds=time.perf_counter() - start,
+        references=[pointer.reference, tasks.reference, artifact.reference],
+        metadata={"shortfall": result.shortfall, "dataset": recipe.dataset, "method": recipe.method},
+    )
+
+
+def _first_positions(ctx: Context, manifest: Pointer) -> dict[str, int]:
+    table = ctx.store.read(manifest, ["sample_id", "position", "is_duplicate"])
+    table = table.filter(pc.invert(table["is_duplicate"]))
+    return dict(zip(table["sample_id"].to_pylist(), table["position"].to_pylist(), strict=True))
+
+
+def _row_table(result: SelectionResult, positions: dict[str, int]) -> pa.Table:
+    records = [asdict(row) | {"position": positions[row.sample_id]} for row in result.rows]
+    return pa.Table.from_pylist(records, schema=TABLES["selected_subset"].arrow_schema())
+
+
+def _task_table(result: SelectionResult) -> pa.Table:
+    records = [
+        {
+            "task": t.task,
+            "n_available": t.available,
+            "n_reference": t.reference,
+            "difficulty": t.importance,
+            "weight": t.weight,
+            "budget": t.budget,
+            "n_selected": t.selected,
+        }
+        for t in result.tasks
+    ]
+    return pa.Table.from_pylist(records, schema=TABLES["selected_tasks"].arrow_schema())
+
+
+def _write_products(
+    ctx: Context,
+    name: str,
+    recipe: RecipeSettings,
+    sources: Sources,
+    result: SelectionResult,
+    positions: dict[str, int],
+    wanted: Inputs,
+    directory: Path,
+) -> None:
+    chosen = {positions[row.sample_id] for row in result.rows}
+    rows = dict(source_rows(ctx, recipe.dataset, sources.manifest, chosen))
+    suffix = write_source_format(ctx, recipe.dataset, (rows[p] for p in sorted(rows)), directory / "selected")
+    entries = [
+        ManifestRow(r.rank, r.sample_id, positions[r.sample_id], r.reason, row_hash(rows[positions[r.sample_id]]))
+        for r in result.rows
+    ]
+    manifest = build_manifest(
+        entries,
+        settings={
+            "recipe": name,
+            "settings": recipe.model_dump(mode="json"),
+            "dataset": recipe.dataset,
+            "format": ctx.project.dataset(recipe.dataset).format,
+            "training_file": f"selected{suffix}",
+        },
+        lineage={
+            "input_fingerprint": wanted.fingerprint,
+            "inputs": [p.reference for p in sources.pointers],
+            "signals": sorted({p.fingerprint for p in ctx.store.pointers("image_embeddings")}),
+        },
+    )
+    (directory / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+
+
+def select_again(ctx: Context, manifest: dict[str, Any]) -> list[SelectedRow]:
+    """The rows of a manifest's selection, made from the states of the store that it names."""
+    found: dict[str, Pointer] = {}
+    for reference in manifest["inputs"]:
+        key, _, version = reference.partition("@")
+        pointer = read_version(ctx.store.files, key, version)
+        found[pointer.table] = pointer
+    recipe = RecipeSettings.model_validate(manifest["settings"])
+    sources = Sources(found["manifest"], found.get("presel_scores"), found.get("presel_tasks"))
+    return select_rows(ctx, recipe, sources).rows
+
+
+def export_selection(ctx: Context, recipe: str, target: Path, manifest: Path | None) -> int:
+    """Copy a selection's training file (and manifest) out of the store; returns the number of rows."""
+    pointer = ctx.store.require("selection", {"recipe": recipe})
+    for file in pointer.files:
+        name = file.path.rsplit("/", 1)[1]
+        if name == "manifest.json" and manifest is not None:
+            _copy(ctx, file.path, manifest)
+        elif name.startswith("selected"):
+            _copy(ctx, file.path, target)
+    return ctx.store.require("selected_subset", {"recipe": recipe}).rows
+
+
+def _copy(ctx: Context, source: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.part")
+    temporary.write_bytes(ctx.store.files.read(source))
+    temporary.replace(target)

@@ -1,0 +1,114 @@
+"""JSON sources as streams of raw batches: a JSON array, or one JSON value per line."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vsel_platform.samples.raw import MAX_ROW_BYTES, BatchBuilder, Fault, RawBatch
+from vsel_platform.samples.recovery import END, step
+from vsel_platform.samples.sample import Reason
+from vsel_platform.samples.scanning import Offsets, Outcome, scan
+from vsel_platform.samples.window import Window
+
+CAUTIOUS_BYTES = 64 << 10
+
+
+def array_batches(window: Window, position: int, target_bytes: int) -> Iterator[RawBatch]:
+    """Batches of the JSON array whose `[` is at the cursor; `position` is that of its first element."""
+    window.position += 1
+    builder = BatchBuilder(position, target_bytes)
+    comma_due, reach = False, target_bytes
+    while True:
+        limit = window.position + reach
+        found = scan(window.data, window.position, limit=limit, first=not comma_due)
+        builder.add(window.data, found.starts, found.ends)
+        comma_due = comma_due or bool(found.starts.size)
+        window.position = found.position
+        if builder.full and (batch := builder.take()) is not None:
+            yield batch
+        if found.outcome is Outcome.CLOSED:
+            break
+        if found.outcome is Outcome.MORE and limit < len(window.data):
+            reach = reach if found.starts.size else 4 * reach
+            continue
+        if found.outcome is Outcome.MORE and window.left <= MAX_ROW_BYTES and _grow(window):
+            reach = max(target_bytes, window.left)
+            continue
+        element = step(window, comma_due=comma_due)
+        if element.fault is not None:
+            builder.add_fault(element.fault)
+        elif not element.closed:
+            builder.add(window.data, *_one(element.start, element.end))
+        comma_due, reach = element.comma_due, CAUTIOUS_BYTES
+        if element.closed:
+            break
+    if window.peek() != END:
+        builder.add_fault(_behind_array(window))
+    if (batch := builder.take()) is not None:
+        yield batch
+
+
+def _grow(window: Window) -> bool:
+    window.drop()
+    return window.grow()
+
+
+def _one(start: int, end: int) -> tuple[Offsets, Offsets]:
+    return np.array([start], dtype=np.int64), np.array([end], dtype=np.int64)
+
+
+def _behind_array(window: Window) -> Fault:
+    text = window.data[window.position : window.position + 8_000]
+    where = f"(at byte {window.offset} of {window.name})"
+    window.skip_rest()
+    return Fault(Reason.INVALID_JSON, f"text behind the end of the array {where}", text)
+
+
+def line_batches(window: Window, position: int, target_bytes: int) -> Iterator[RawBatch]:
+    """Batches of a file with one JSON value per line; empty lines are skipped."""
+    builder = BatchBuilder(position, target_bytes)
+    while True:
+        last = window.data.rfind(b"\n", window.position)
+        if last < 0 and window.left > MAX_ROW_BYTES:
+            builder.add_fault(_long_line(window))
+            continue
+        stop = len(window.data) if window.eof else last + 1
+        if stop > window.position:
+            block = window.data[window.position : stop]
+            builder.add(block, *_lines(block))
+            window.position = stop
+        if builder.full and (batch := builder.take()) is not None:
+            yield batch
+        if window.eof:
+            break
+        _grow(window)
+    if (batch := builder.take()) is not None:
+        yield batch
+
+
+def _lines(block: bytes) -> tuple[Offsets, Offsets]:
+    breaks = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == 10)
+    starts, ends = np.concatenate(([0], breaks + 1)), np.concatenate((breaks, [len(block)]))
+    # A JSON value of one byte is a digit: only short lines and lines that begin with a space can be empty.
+    blank = [
+        i
+        for i in np.flatnonzero((ends - starts < 2) | _begins_with_space(block, starts)).tolist()
+        if not block[starts[i] : ends[i]].strip()
+    ]
+    return np.delete(starts, blank), np.delete(ends, blank)
+
+
+def _begins_with_space(block: bytes, starts: Offsets) -> np.ndarray:
+    data = np.frombuffer(block + b"\n", dtype=np.uint8)
+    return data[np.minimum(starts, len(block))] <= 32
+
+
+def _long_line(window: Window) -> Fault:
+    text = window.data[window.position : window.position + 8_000]
+    where = f"(at byte {window.offset} of {window.name})"
+    while (end := window.data.find(b"\n", window.position)) < 0:
+        window.position = len(window.data)
+        if not _grow(window):
+            break
+    window.position = len(window.data) if end < 0 else end + 1
+    return Fault(Reason.ROW_TOO_LONG, f"longer than {MAX_ROW_BYTES} bytes {where}", text)

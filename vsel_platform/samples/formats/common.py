@@ -1,0 +1,60 @@
+"""What readers of different formats share: turns under a key, image references under a key."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vsel_platform.samples.sample import EmbeddedImage, ImageReference, Reason, RefusedRow
+
+LLAVA_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+CHAT_ROLES = {"user": "user", "assistant": "assistant", "system": "system"}
+
+
+def turn_list(row: Mapping[str, Any], key: str) -> list[Any]:
+    """The non-empty list under `key`. Raises RefusedRow."""
+    turns = row.get(key)
+    if not isinstance(turns, list):
+        found = "missing" if turns is None else f"a {type(turns).__name__}, not a list"
+        raise RefusedRow(Reason.CONVERSATION_MISSING, f"`{key}` is {found}")
+    if not turns:
+        raise RefusedRow(Reason.CONVERSATION_EMPTY, f"`{key}` is an empty list")
+    return turns
+
+
+def read_turns(
+    row: Mapping[str, Any], key: str, role_key: str, text_key: str, roles: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Turns under `key` as `(role, text)` with the platform's roles. Raises RefusedRow."""
+    turns: list[tuple[str, str]] = []
+    for number, turn in enumerate(turn_list(row, key)):
+        if not isinstance(turn, dict):
+            raise RefusedRow(Reason.TURN_NOT_AN_OBJECT, f"{key}[{number}] is a {type(turn).__name__}")
+        name, text = turn.get(role_key), turn.get(text_key)
+        role = roles.get(name) if isinstance(name, str) else None
+        if role is None:
+            known = ", ".join(roles)
+            raise RefusedRow(Reason.ROLE_UNKNOWN, f"{key}[{number}].{role_key} is {name!r}; known: {known}")
+        if not isinstance(text, str):
+            raise RefusedRow(
+                Reason.TEXT_NOT_A_STRING, f"{key}[{number}].{text_key} is {type(text).__name__}, not a string"
+            )
+        turns.append((role, text))
+    return turns
+
+
+def read_images(row: Mapping[str, Any]) -> list[ImageReference]:
+    """Images under `image` or `images` (a path, embedded bytes, or a list); none if both are empty.
+
+    Raises RefusedRow for anything else, and if both keys name images.
+    """
+    given = [key for key in ("image", "images") if row.get(key) not in (None, "", [])]
+    if not given:
+        return []
+    if len(given) == 2:
+        raise RefusedRow(Reason.IMAGE_REFERENCE_INVALID, "both `image` and `images` are given")
+    value = row[given[0]]
+    images = value if isinstance(value, list) else [value]
+    for number, image in enumerate(images):
+        if not isinstance(image, str | EmbeddedImage) or image == "":
+            detail = f"{given[0]}[{number}] is {image!r:.80}, not a path"
+            raise RefusedRow(Reason.IMAGE_REFERENCE_INVALID, detail)
+    return images

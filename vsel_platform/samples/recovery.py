@@ -1,0 +1,141 @@
+"""One element of a JSON array at a time, for the places where the fast scan found something odd.
+
+A broken element is reported and left behind: reading goes on at the next text that parses as an object with
+a conversation. So one damaged byte costs one row, not the rest of the file.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from vsel_platform.samples.raw import MAX_ROW_BYTES, Fault
+from vsel_platform.samples.sample import Reason
+from vsel_platform.samples.window import Window
+
+ROW_KEYS = ("conversations", "messages", "texts")
+ROW_KEY = re.compile(rb'"(?:conversations|messages|texts)"[ \t\r\n]*:')
+COMMA, BRACKET, END = ord(","), ord("]"), -1
+KEPT_BYTES = 64 << 10  # a row's conversation key stands at most this far behind its start
+NEAR_END = 16
+TRIES = 64
+
+
+def _nothing(_: str) -> None:
+    return None
+
+
+# Only extents matter here: numbers are not converted, so none can be too long.
+DECODER = json.JSONDecoder(parse_int=_nothing, parse_float=_nothing, parse_constant=_nothing)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What stands at the cursor: an element [start, end) of the window's data, a fault, or the array's end.
+
+    `comma_due`: whether a comma must come before the next element.
+    """
+
+    start: int = 0
+    end: int = 0
+    fault: Fault | None = None
+    closed: bool = False
+    comma_due: bool = True
+
+
+def step(window: Window, *, comma_due: bool) -> Step:
+    """Read one element at the cursor and move behind it."""
+    window.drop()
+    byte = window.peek()
+    if byte == COMMA:
+        if not comma_due:
+            return _stray_comma(window)
+        window.position += 1
+        byte = window.peek()
+        if byte in (COMMA, BRACKET):
+            return Step(fault=_fault(window, Reason.INVALID_JSON, "a comma with no row behind it"))
+    if byte == BRACKET:
+        window.position += 1
+        return Step(closed=True)
+    if byte == END:
+        fault = _fault(window, Reason.INVALID_JSON, "the file ends before the array is closed")
+        return Step(fault=fault, closed=True)
+    return _element(window)
+
+
+def _stray_comma(window: Window) -> Step:
+    fault = _fault(window, Reason.INVALID_JSON, "a comma with no row before it")
+    window.position += 1
+    return Step(fault=fault, comma_due=False)
+
+
+def _element(window: Window) -> Step:
+    window.drop()
+    decoded = _decode(window, 0)
+    if isinstance(decoded, Fault):
+        next_row(window)
+        return Step(fault=decoded, comma_due=False)
+    window.position = decoded[1]
+    return Step(start=0, end=decoded[1])
+
+
+def _decode(window: Window, start: int) -> tuple[Any, int] | Fault:
+    """Value and end of the JSON value at `start`; the window grows as far as a row may be long."""
+    while True:
+        try:
+            value, end = DECODER.raw_decode(window.text, start)
+            if end < len(window.data) or not window.grow():
+                return value, end
+        except RecursionError:
+            return _fault(window, Reason.NESTING_TOO_DEEP, "nested deeper than a row may be")
+        except json.JSONDecodeError as error:
+            cut_off = error.msg.startswith("Unterminated") or error.pos >= len(window.data) - NEAR_END
+            if cut_off and len(window.data) - start > MAX_ROW_BYTES:
+                return _fault(window, Reason.ROW_TOO_LONG, f"longer than {MAX_ROW_BYTES} bytes")
+            if not cut_off:
+                return _fault(window, Reason.INVALID_JSON, f"byte {error.pos - start} of the row: {error.msg}")
+            if not window.grow():
+                return _fault(window, Reason.INVALID_JSON, "the file ends inside the row")
+
+
+def _fault(window: Window, reason: Reason, detail: str) -> Fault:
+    text = window.data[window.position : window.position + 8_000]
+    return Fault(reason, f"{detail} (at byte {window.offset} of {window.name})", text)
+
+
+def next_row(window: Window) -> None:
+    """Move from a broken element to the next object that holds a conversation, or to the end."""
+    floor = window.position + 1
+    search = floor
+    while True:
+        key = ROW_KEY.search(window.data, search)
+        if key is not None:
+            start = _row_around(window, floor, key.start())
+            if start is not None:
+                window.position = start
+                return
+            search = key.end()
+            continue
+        cut = max(floor, len(window.data) - KEPT_BYTES)
+        search = max(search, cut) - cut
+        window.position, floor = cut, 0
+        window.drop()
+        if not window.grow():
+            window.position = len(window.data)
+            return
+
+
+def _row_around(window: Window, floor: int, key: int) -> int | None:
+    """Start of the object that has the conversation key at `key` on its top level, None if there is none."""
+    start = key
+    for _ in range(TRIES):
+        start = window.data.rfind(b"{", floor, start)
+        if start < 0:
+            return None
+        decoded = _decode(window, start)
+        if isinstance(decoded, Fault):
+            continue
+        value, end = decoded
+        if end > key and any(name in value for name in ROW_KEYS):
+            return start
+    return None

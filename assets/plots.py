@@ -117,9 +117,10 @@ def _presel_mode(ctx: Context, dataset: str, mode: str) -> Metadata:
         {
             f"task difficulty{suffix}": plots.value_bars(
                 {t.task: t.difficulty for t in tasks},
-                notes={t.task: f"(of {t.n_relevance:,} reference rows)" for t in tasks},
+                notes={t.task: f"({t.n_relevance:,} reference rows)" for t in tasks},
                 title=f"Task difficulty in {dataset}{suffix}: how little the question helps",
-                subtitle="mean instruction relevance of the reference rows; a lower value earns more budget",
+                subtitle="mean relevance of the reference rows (with too few: of the other tasks); "
+                "a lower value earns more budget",
                 xlabel="difficulty [loss with the question / loss without it]",
                 rest="more tasks",
             ),

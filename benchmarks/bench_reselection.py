@@ -12,8 +12,7 @@ from pathlib import Path
 import orjson
 
 from vsel_platform.config import load_project
-from vsel_platform.demo.project import write_demo_project
-from vsel_platform.demo.tour import new_rows_for
+from vsel_platform.demo.project import append_demo_rows, write_demo_project
 from vsel_platform.pipeline.context import Context, StageResult
 from vsel_platform.pipeline.drive import drive
 
@@ -37,16 +36,15 @@ def main() -> int:
         project = load_project(file)
         first_s, first_n = spent(drive(Context(project), [recipe], train=False, log=print))
         source = Path(project.resolve(next(iter(project.datasets.values())).source))
-        rows = orjson.loads(source.read_bytes())
-        added = new_rows_for(project)
-        source.write_bytes(orjson.dumps(rows + added))
+        rows = len(orjson.loads(source.read_bytes()))
+        added = append_demo_rows(file)
         again_s, again_n = spent(drive(Context(project), [recipe], train=False, log=print))
         third_s, third_n = spent(drive(Context(project), [recipe], train=False, log=print))
-    print(f"baseline, first run: {first_s:.1f} s of signals, {first_n:,} contents computed, {len(rows):,} rows")
-    print(f"after {len(added):,} new rows ({len(added) / len(rows):.2%}): {again_s:.2f} s, {again_n:,} computed")
+    print(f"baseline, first run: {first_s:.1f} s of signals, {first_n:,} contents computed, {rows:,} rows")
+    print(f"after {added:,} new rows ({added / rows:.2%}): {again_s:.2f} s, {again_n:,} computed")
     print(f"ratio {again_s / first_s:.4f} (limit {LIMIT}); a third run computed {third_n} contents in {third_s:.2f} s")
     # An image embedding, and two losses if a new row belongs to the reference subset, for each new row at most.
-    recomputed = again_n > 2 * len(added) or third_n > 0
+    recomputed = again_n > 2 * added or third_n > 0
     return int(again_s / first_s > LIMIT or recomputed)
 
 

@@ -36,9 +36,7 @@ def test_names_and_emoji_sets_are_those_of_the_drawing(plan: PlannedRows) -> Non
     assert 0.4 < sum(len(turns) == 2 for _, turns in rows) / len(rows) < 0.6
 
 
-def test_groups_and_subgroups_are_those_of_the_metadata(
-    plan: PlannedRows, metadata: dict[str, dict[str, str]]
-) -> None:
+def test_groups_and_subgroups_are_those_of_the_metadata(plan: PlannedRows, metadata: dict[str, dict[str, str]]) -> None:
     for drawing, turns in rows_of(plan, "group"):
         entry = metadata[drawing.concept.key]
         assert turns[0][1] == entry["category"].lower()
@@ -70,9 +68,7 @@ def test_yes_is_said_to_the_right_name_alone(plan: PlannedRows) -> None:
 def test_the_letter_stands_before_the_right_option(plan: PlannedRows) -> None:
     letters = Counter()
     for drawing, turns in rows_of(plan, "choice"):
-        for (question, answer), right in zip(
-            turns, (drawing.concept.name, drawing.concept.group.lower()), strict=True
-        ):
+        for (question, answer), right in zip(turns, (drawing.concept.name, drawing.concept.group.lower()), strict=True):
             options = dict(OPTION.findall(question))
             assert len(set(options.values())) == 4
             assert options[answer] == right

@@ -36,9 +36,7 @@ def test_all_vendors_take_part_everywhere(plan: PlannedRows) -> None:
         assert min(shares.values()) > 0.2 * len(part)
 
 
-def test_the_split_of_a_drawing_does_not_depend_on_other_concepts(
-    drawings: list[Drawing], plan: PlannedRows
-) -> None:
+def test_the_split_of_a_drawing_does_not_depend_on_other_concepts(drawings: list[Drawing], plan: PlannedRows) -> None:
     groups: dict[str, list[Drawing]] = defaultdict(list)
     for drawing in drawings:
         groups[drawing.concept.key].append(drawing)

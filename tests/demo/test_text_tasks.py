@@ -23,7 +23,9 @@ def test_every_answer_about_words_is_right(plan: PlannedRows) -> None:
         else:
             found = ODD.match(question)
             assert found
-            outside = [letter for letter, name in zip("abc", found.groups()[1:], strict=True) if GROUPS[name] != found[1]]
+            outside = [
+                letter for letter, name in zip("abc", found.groups()[1:], strict=True) if GROUPS[name] != found[1]
+            ]
             assert outside == [answer]
     assert len(turns) > 800
 

@@ -10,7 +10,7 @@ def mixture(n, d, k, seed=0):
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(k, d)) * 4
     labels = rng.integers(0, k, n)
-    return (centres[labels] + rng.normal(size=(n, d))).astype(np.float32), labels
+    return (centres[labels] + 0.3 * rng.normal(size=(n, d))).astype(np.float32), labels
 
 
 def test_kmeans_finds_separated_groups_and_reports_its_own_inertia():

@@ -49,7 +49,7 @@ def service(command: list[str], env: dict[str, str], log: Path) -> Iterator[subp
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (before any thread)
         )
     try:
         yield process

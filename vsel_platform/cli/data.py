@@ -66,11 +66,10 @@ def config_show(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = Fal
     say(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False))
 
 
-@app.command(epilog="Example: vsel check train --rows 2000")
+@app.command(epilog="Example: vsel check train")
 def check(
     dataset: Annotated[str | None, typer.Argument(help="Dataset of the project file; none: all.")] = None,
     project: ProjectOption = DEFAULT_PROJECT,
-    rows: Annotated[int, typer.Option(help="Look at this many rows at most; 0 = all.")] = 1000,
     json: JsonOption = False,
 ) -> None:
     """Read and validate source rows without storing anything."""
@@ -78,7 +77,7 @@ def check(
 
     ctx = open_context(project)
     names = [dataset] if dataset else list(ctx.project.datasets)
-    reports = [ingest.check_source(ctx, name, limit=rows) for name in names]
+    reports = [ingest.check_source(ctx, name) for name in names]
     if json:
         print_json([report.to_dict() for report in reports])
     else:

@@ -93,7 +93,7 @@ def demo(
 ) -> None:
     """The whole walk on the embedded data set: ingest, signals, PreSel, fine-tuning, evaluation, new rows."""
     from vsel_platform.cli.progress import console_progress
-    from vsel_platform.demo.project import write_demo_project
+    from vsel_platform.demo.project import append_demo_rows, write_demo_project
 
     start = time.monotonic()
     project = write_demo_project(directory)
@@ -101,10 +101,11 @@ def demo(
     code = run_in_dagster(project, [], train=True)
     if code:
         raise VselError(f"the demo stopped with exit code {code}; the message above says why")
-    from vsel_platform.demo.tour import append_new_rows, where_to_look
+    from vsel_platform.demo.tour import where_to_look
 
     context = open_context(project, console_progress())
-    say(append_new_rows(context))
+    added = append_demo_rows(project)
+    say(f"\n{added} new rows were appended to the source file; reselecting")
     again = time.monotonic()
     code = run_in_dagster(project, [], train=False)
     if code:

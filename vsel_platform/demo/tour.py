@@ -1,35 +1,8 @@
-"""What the demo shows after the first walk: new rows arrive, and where to look."""
+"""What the demo prints at its end: what was selected and learned, and where to look."""
 
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from vsel_platform.config import Project
-from vsel_platform.demo.dataset import ensure_dataset
 from vsel_platform.pipeline.context import Context
-from vsel_platform.storage.files import FileStore
-
-
-def demo_source(project: Project) -> Path:
-    """The demo's source file."""
-    return Path(project.resolve(next(iter(project.datasets.values())).source))
-
-
-def new_rows_for(project: Project) -> list[dict[str, Any]]:
-    """Rows that arrive later and are not in the source yet (by id)."""
-    present = {row.get("id") for row in orjson.loads(demo_source(project).read_bytes()) if isinstance(row, dict)}
-    return [row for row in ensure_dataset().new_rows if row["id"] not in present]
-
-
-def append_new_rows(ctx: Context) -> str:
-    """Append the later rows to the source file (replaced whole); says how many."""
-    source = demo_source(ctx.project)
-    added = new_rows_for(ctx.project)
-    rows = orjson.loads(source.read_bytes())
-    payload = orjson.dumps(rows + added, option=orjson.OPT_INDENT_2)
-    FileStore(str(source.parent)).write(source.name, payload)
-    return f"\n{len(added)} new rows were appended to {source} ({len(added) / len(rows):.1%}); reselecting"
 
 
 def where_to_look(ctx: Context, project: Path, *, reselection_s: float, total_s: float) -> str:

@@ -31,7 +31,6 @@ from vsel_platform.demo.tower import IMAGE_TOKENS, EffLiteConfig, register_tower
 from vsel_platform.demo.vlm import BASE_DIR, BOS, EOS, IMAGE, PAD, TEMPLATE, is_published, load_base, make_processor
 from vsel_platform.evaluation.exact_match import evaluate
 from vsel_platform.models.llava import LlavaAdapter
-from vsel_platform.models.scoring import target_nll
 from vsel_platform.models.templates import load_template
 from vsel_platform.models.vlm import RenderedRow
 
@@ -50,7 +49,10 @@ class BaseSettings:
     intermediate: int = 320
     layers: int = 4
     heads: int = 4
-    epochs: float = 5.0
+    embedding_std: float = 0.09
+    feature_dropout: float = 0.2
+    label_smoothing: float = 0.1
+    epochs: float = 2.0
     batch_rows: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
@@ -106,7 +108,11 @@ def new_model(settings: BaseSettings, processor: LlavaProcessor) -> LlavaForCond
         tie_word_embeddings=True,
     )
     register_tower()
-    return LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(config)
+    # Alignment never uses most words of later answers, and LoRA leaves embeddings as they are: rows of length about 1
+    # keep every word within reach.
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=settings.embedding_std)
+    return model
 
 
 def tower_features(adapter: LlavaAdapter, pictures: Sequence[Picture]) -> torch.Tensor:
@@ -133,14 +139,14 @@ def train(adapter: LlavaAdapter, rows: Sequence[Row], settings: BaseSettings) ->
     examples = [_example(adapter, row, place) for row in rows]
     adapter.model.model.vision_tower.requires_grad_(False)
     parameters = [parameter for parameter in adapter.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(_groups(parameters, settings), lr=0.0, betas=settings.betas)
     steps = math.ceil(settings.epochs * len(examples) / settings.batch_rows)
     start, losses = time.monotonic(), []
     adapter.model.train()
     for step, chosen in zip(range(steps), _batches(len(examples), settings), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(step, steps, settings.warmup_steps)
-        loss = _loss(adapter, [examples[i] for i in chosen], features)
+        loss = _loss(adapter, [examples[i] for i in chosen], features, settings)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
@@ -179,11 +185,23 @@ def _schedule(step: int, steps: int, warmup: int) -> float:
     return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _loss(adapter: LlavaAdapter, batch: Sequence[tuple[RenderedRow, int]], features: torch.Tensor) -> torch.Tensor:
-    projected = adapter.project(features[[place for _, place in batch]])
+def _groups(parameters: Sequence[torch.nn.Parameter], settings: BaseSettings) -> list[dict[str, Any]]:
+    """Weight decay on matrices of layers alone: not on embeddings, biases and norms."""
+    decayed = [p for p in parameters if p.ndim == 2 and p.shape[0] != settings.vocabulary]
+    kept = [p for p in parameters if p.ndim != 2 or p.shape[0] == settings.vocabulary]
+    return [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+
+
+def _loss(
+    adapter: LlavaAdapter,
+    batch: Sequence[tuple[RenderedRow, int]],
+    features: torch.Tensor,
+    settings: BaseSettings,
+) -> torch.Tensor:
+    shown = torch.nn.functional.dropout(features[[place for _, place in batch]], settings.feature_dropout)
+    projected = adapter.project(shown)
     states, targets = adapter.target_states([[row] for row, _ in batch], [[image] for image in projected])
-    loss: torch.Tensor = target_nll(adapter.logits(states), targets).mean()
-    return loss
+    return torch.nn.functional.cross_entropy(adapter.logits(states), targets, label_smoothing=settings.label_smoothing)
 
 
 def save_base(model: LlavaForConditionalGeneration, processor: LlavaProcessor, directory: Path) -> None:

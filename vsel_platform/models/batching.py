@@ -41,10 +41,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     if type(error).__name__ == "OutOfMemoryError":
         return True
-    return any(phrase in str(error).lower() for phrase in CPU_BATCH_TOKENS = 2048
-"""Largest token batch on a CPU: beyond it activations fall out of its caches and a token takes longer."""
-
-_MEMORY_PHRASES)
+    return any(phrase in str(error).lower() for phrase in _MEMORY_PHRASES)
 
 
 def free_memory() -> None:

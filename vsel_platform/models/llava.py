@@ -35,6 +35,7 @@ class LlavaAdapter(LlavaForward):
         max_tokens: int,
     ) -> None:
         _require_usable(tokenizer)
+        _require_full_attention(model, max_tokens)
         super().__init__(
             model,
             image_processor,
@@ -142,6 +143,15 @@ def _require_usable(tokenizer: Any) -> None:
         )
     if tokenizer.eos_token is None:
         raise ModelError("the tokenizer has no end token; set eos_token in its tokenizer_config.json")
+
+
+def _require_full_attention(model: Any, max_tokens: int) -> None:
+    """Rows are packed with their own attention masks, which know no sliding window."""
+    window = getattr(model.config.text_config, "sliding_window", None)
+    if window is not None and window < max_tokens:
+        raise ModelError(
+            f"vlm.max_tokens: {max_tokens} is longer than the model's sliding attention window; use at most {window}"
+        )
 
 
 def _fingerprint(

@@ -1,7 +1,6 @@
 """Checkpoints: weights come from safetensors alone, because loading a pickle can run code."""
 
 import hashlib
-import pickle
 import struct
 from functools import lru_cache
 from pathlib import Path
@@ -135,14 +134,19 @@ def state_hash(model: "torch.nn.Module") -> str:
 def load_state_dict_weights_only(path: Path) -> dict[str, "torch.Tensor"]:
     """State dict of a `.pth` file that a registry package ships, through torch's restricted loader.
 
-    Raises UnsafeCheckpointError if the file holds anything but tensors and plain containers.
+    Raises UnsafeCheckpointError if the file holds anything but tensors and plain containers, ModelError if there is
+    no such file.
     """
     import torch
 
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; install the package that ships it again")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UnsafeCheckpointError(f"{path}: more than plain tensors, so it is refused: {error}") from error
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # the restricted unpickler raises whatever a malformed stream leads to
+        raise UnsafeCheckpointError(f"{path}: not plain tensors, so it is refused: {error}") from error
     if not isinstance(state, dict):
         raise UnsafeCheckpointError(f"{path}: holds {type(state).__name__}, expected a state dict")
     return state

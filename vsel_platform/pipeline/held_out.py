@@ -32,9 +32,9 @@ def held_out_settings(ctx: Context) -> DatasetSettings:
 
 def held_out_fingerprint(ctx: Context) -> str:
     """Content fingerprint of the held-out file."""
-    from vsel_platform.samples.source import source_fingerprint
+    from vsel_platform.samples.source import source_files, source_fingerprint
 
-    return str(source_fingerprint([held_out_settings(ctx).source]).content)
+    return source_fingerprint(source_files(held_out_settings(ctx).source)).content
 
 
 def held_out_rows(ctx: Context) -> "tuple[list[ModelRow], Callable[[str], Image]]":

@@ -7,12 +7,19 @@ from typing import Any
 import pyarrow as pa
 
 from vsel_platform.config import DatasetSettings
-from vsel_platform.errors import StorageError
+from vsel_platform.errors import DataError
 from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline.context import Context, StageResult
-from vsel_platform.pipeline.parts import PartLog
-from vsel_platform.samples.ingest import IngestReport
-from vsel_platform.samples.source import SourceFingerprint, source_fingerprint
+from vsel_platform.samples.content import KnownContent
+from vsel_platform.samples.ingest import IngestReport, ingest
+from vsel_platform.samples.sample import REASONS, Reason
+from vsel_platform.samples.source import (
+    SourceFingerprint,
+    cheap_fingerprint,
+    source_files,
+    source_fingerprint,
+    source_size,
+)
 from vsel_platform.storage.pointers import Pointer
 from vsel_platform.tables import TABLES
 
@@ -35,35 +42,53 @@ def absolute_settings(ctx: Context, dataset: str) -> DatasetSettings:
     )
 
 
-def observe_source(ctx: Context, dataset: str) -> SourceFingerprint:
-    """Fingerprint of the source's content (reads it)."""
-    return source_fingerprint([absolute_settings(ctx, dataset).source])
+@dataclass(frozen=True)
+class Source:
+    """Files of a dataset's source, their size in bytes, and their fingerprint."""
+
+    files: list[str]
+    n_bytes: int
+    state: SourceFingerprint
+
+    @property
+    def content(self) -> str:
+        """Fingerprint of the bytes."""
+        return self.state.content
+
+
+def observe_source(ctx: Context, dataset: str) -> Source:
+    """State of the source; the bytes are read only if names, sizes or times differ from the stored manifest's."""
+    files = source_files(absolute_settings(ctx, dataset).source)
+    return Source(files, source_size(files), source_fingerprint(files, _recorded(ctx, dataset)))
 
 
 def observe_cheaply(ctx: Context, dataset: str) -> str | None:
-    """Sizes and times of the source files, without reading them; None if there is no such file."""
-    found = source_fingerprint([absolute_settings(ctx, dataset).source], read=False)
-    return found.cheap if found.files else None
+    """Names, sizes and times of the source files, without reading them; None while there is none."""
+    try:
+        return cheap_fingerprint(source_files(absolute_settings(ctx, dataset).source))
+    except DataError:
+        return None
 
 
-def input_fingerprint(ctx: Context, dataset: str, source: SourceFingerprint) -> str:
+def _recorded(ctx: Context, dataset: str) -> SourceFingerprint | None:
+    pointer = ctx.store.pointer("manifest", {"dataset": dataset})
+    if pointer is None or "source_cheap" not in pointer.metadata:
+        return None
+    return SourceFingerprint(str(pointer.metadata["source_cheap"]), str(pointer.metadata["source_content"]))
+
+
+def input_fingerprint(ctx: Context, dataset: str, content: str) -> str:
     """What a manifest depends on: the source's content and how it is read."""
     settings = absolute_settings(ctx, dataset).model_dump(mode="json", exclude={"max_quarantine_rate", "source"})
-    return fingerprint(source=source.content, settings=settings, code=MANIFEST_CODE)
+    return fingerprint(source=content, settings=settings, code=MANIFEST_CODE)
 
 
 def is_current(ctx: Context, dataset: str) -> bool:
-    """Whether the stored manifest was made from the present source. Unchanged size and time are trusted."""
+    """Whether the stored manifest was made from the present source. Unchanged names, sizes and times are trusted."""
     pointer = ctx.store.pointer("manifest", {"dataset": dataset})
     if pointer is None:
         return False
-    cheap = observe_cheaply(ctx, dataset)
-    recorded = pointer.metadata
-    if cheap is not None and cheap == recorded.get("source_cheap"):
-        source = SourceFingerprint.from_content(str(recorded["source_content"]))
-    else:
-        source = observe_source(ctx, dataset)
-    return pointer.input_fingerprint == input_fingerprint(ctx, dataset, source)
+    return pointer.input_fingerprint == input_fingerprint(ctx, dataset, observe_source(ctx, dataset).content)
 
 
 @dataclass(frozen=True)
@@ -104,3 +129,133 @@ class _StoreSink:
         path = f"blobs/{image_id[:2]}/{image_id}"
         self.ctx.store.files.write_once(path, data)
         return self.ctx.store.files.url(path)
+
+
+def run(ctx: Context, dataset: str) -> IngestResult:
+    """Ingest a dataset: shards of new content first, then quarantine, then the manifest that names them.
+
+    Killed at any point it leaves whole shards; a repeated run gives them the same names.
+    """
+    start = time.perf_counter()
+    sink = _StoreSink(ctx, dataset)
+    report = ingest(
+        absolute_settings(ctx, dataset),
+        sink,
+        dataset=dataset,
+        known=known_content(ctx),
+        known_images=known_images(ctx),
+        progress=lambda rows, done, total: ctx.progress(f"bytes read, {rows:,} rows", done, total),
+    )
+    lineage: dict[str, Any] = {
+        "input_fingerprint": input_fingerprint(ctx, dataset, report.fingerprint.content),
+        "inputs": [],
+        "code_version": MANIFEST_CODE,
+        "run_id": ctx.run_id,
+        "metadata": _metadata(report),
+    }
+    quarantine = ctx.store.publish("quarantine", {"dataset": dataset}, _tables("quarantine", sink), **lineage)
+    manifest = ctx.store.publish("manifest", {"dataset": dataset}, _tables("manifest", sink), **lineage)
+    seconds = time.perf_counter() - start
+    return IngestResult(
+        _stage("dataset_manifest", manifest, report.n_new, report.n_distinct - report.n_new, seconds),
+        _stage("quarantine", quarantine, 0, 0, seconds),
+        list(report.new_shards),
+    )
+
+
+def known_content(ctx: Context) -> KnownContent:
+    """Content that any dataset brought into the store."""
+    pointers = ctx.store.pointers("samples")
+    return KnownContent.from_samples(
+        (p.partition["shard"], ctx.store.read(p, ["sample_id", "row_json"])) for p in pointers
+    )
+
+
+def known_images(ctx: Context) -> set[str]:
+    """Images that any whole shard of the store has."""
+    shards = {p.partition["shard"] for p in ctx.store.pointers("samples")}
+    found: set[str] = set()
+    for pointer in ctx.store.pointers("images"):
+        if pointer.partition["shard"] in shards:
+            found.update(ctx.store.read(pointer, ["image_id"])["image_id"].to_pylist())
+    return found
+
+
+def _metadata(report: IngestReport) -> dict[str, Any]:
+    return {
+        "source_cheap": report.fingerprint.cheap,
+        "source_content": report.fingerprint.content,
+        "rows": report.n_rows,
+        "duplicates": report.n_duplicates,
+        "text_only": report.n_text_only,
+        "images": report.n_images,
+        "quarantine_rate": round(report.quarantine_rate, 6),
+    }
+
+
+def _tables(name: str, sink: _StoreSink) -> list[pa.Table]:
+    parts = sink.manifest_parts if name == "manifest" else sink.quarantine_parts
+    return parts or [TABLES[name].arrow_schema().empty_table()]
+
+
+def _stage(name: str, pointer: Pointer, computed: int, reused: int, seconds: float) -> StageResult:
+    return StageResult(
+        name,
+        dict(pointer.partition),
+        pointer.data_version,
+        pointer.rows,
+        computed=computed,
+        reused=reused,
+        seconds=seconds,
+        references=[pointer.reference],
+        metadata=pointer.metadata,
+    )
+
+
+@dataclass(frozen=True)
+class SourceCheck:
+    """What reading a source without storing it found."""
+
+    dataset: str
+    rows: int
+    rejected: dict[str, int]
+    limit: float
+
+    @property
+    def above_limit(self) -> bool:
+        """Whether more rows are refused than the project file allows."""
+        return self.rows > 0 and sum(self.rejected.values()) / self.rows > self.limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"dataset": self.dataset, "rows": self.rows, "rejected": self.rejected, "above_limit": self.above_limit}
+
+    def to_text(self) -> str:
+        """For people."""
+        bad = sum(self.rejected.values())
+        lines = [f"{self.dataset}: {self.rows:,} rows read, {bad:,} would be quarantined"]
+        lines += [f"  {count:>8,}  {reason}: {REASONS[Reason(reason)]}" for reason, count in self.rejected.items()]
+        return "\n".join(lines)
+
+
+def check_source(ctx: Context, dataset: str) -> SourceCheck:
+    """Read and validate a source without storing anything."""
+    report = ingest(absolute_settings(ctx, dataset), _NoSink(), dataset=dataset)
+    return SourceCheck(dataset, report.n_rows, report.rejected, ctx.project.dataset(dataset).max_quarantine_rate)
+
+
+class _NoSink:
+    """Takes everything and keeps nothing."""
+
+    def manifest(self, batch: pa.Table) -> None:
+        """Drop manifest rows."""
+
+    def quarantine(self, batch: pa.Table) -> None:
+        """Drop refused rows."""
+
+    def shard(self, name: str, samples: pa.Table, images: pa.Table) -> None:
+        """Drop a shard."""
+
+    def blob(self, image_id: str, data: bytes) -> str:
+        """Drop image bytes."""
+        return f"blob:{image_id}"

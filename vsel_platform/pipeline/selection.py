@@ -206,6 +206,20 @@ def _write_products(
         },
     )
     (directory / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    _write_page(ctx, name, result, positions, f"selected{suffix}", directory)
+
+
+def _write_page(
+    ctx: Context, name: str, result: SelectionResult, positions: dict[str, int], training_file: str, directory: Path
+) -> None:
+    from vsel_platform.reports.html import selection_page
+    from vsel_platform.reports.selection_report import selection_report
+
+    files = {"Manifest": "manifest.json", "Training file": training_file}
+    report = selection_report(
+        ctx, name, _row_table(result, positions), _task_table(result), notes=result.notes, files=files
+    )
+    (directory / "page.html").write_text(selection_page(report), "utf-8")
 
 
 def select_again(ctx: Context, manifest: dict[str, Any]) -> list[SelectedRow]:

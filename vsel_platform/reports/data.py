@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vsel_platform.methods.presel import instruction_relevance
 from vsel_platform.pipeline.context import Context
 from vsel_platform.storage.pointers import Pointer
 
@@ -90,20 +91,17 @@ def quarantine_summary(ctx: Context, dataset: str, n_first: int) -> QuarantineSu
 
 
 def relevance(losses: pa.Table) -> Floats:
-    """Instruction relevance of rows of the `losses` table, in the order of their ids; NaN where a loss is missing.
+    """Instruction relevance of rows of the `losses` table, in the order of their ids; NaN where there is none.
 
-    loss(answer | image, question) / loss(answer | image): PreSel, arXiv 2503.07591. Both conditions have the same
-    answer tokens, so the ratio of the means is the ratio of the sums.
+    Both conditions have the same answer tokens, so the ratio of the means is the ratio of the sums.
     """
-    values: dict[str, dict[str, float]] = {}
+    values: dict[str, dict[str, float | None]] = {}
     columns = (losses[name].to_pylist() for name in ("sample_id", "condition", "loss_mean"))
     for sample, condition, loss in zip(*columns, strict=True):
-        values.setdefault(sample, {})[condition] = np.nan if loss is None else loss
-    pairs = [(values[s].get("full", np.nan), values[s].get("no_question", np.nan)) for s in sorted(values)]
-    both = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    ratio = np.full(len(both), np.nan)
-    np.divide(both[:, 0], both[:, 1], out=ratio, where=both[:, 1] > 0)
-    return ratio
+        values.setdefault(sample, {})[condition] = loss
+    rows = [values[sample] for sample in sorted(values)]
+    found = [instruction_relevance(row.get("full"), row.get("no_question")) for row in rows]
+    return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
 
 def relevance_of_shard(ctx: Context, shard: str) -> dict[str, Floats]:

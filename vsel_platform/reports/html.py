@@ -22,7 +22,7 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 sy
 main { max-width: 1000px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 26px; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 36px 0 12px; }
-p { margin: 0 0 8px; } .lead, .quiet { color: var(--muted); }
+p { margin: 0 0 8px; } .lead { color: var(--muted); }
 a { color: var(--accent); }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 24px 0 0; }
 dl div, .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }

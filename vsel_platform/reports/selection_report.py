@@ -177,6 +177,7 @@ def _plots(
 
 def _ends_sheet(ctx: Context, recipe: str, ends: tuple[pa.Table, pa.Table], texts: dict[str, Excerpt]) -> bytes | None:
     first, last = ([_caption(row) for row in end.to_pylist()] for end in ends)
+    rows = "all rows" if ends[0]["score"].null_count else "rows with a score"
     head = distinct_pictures(first, texts)
     shown = {caption.sample_id for caption in head}
     tail = distinct_pictures([c for c in reversed(last) if c.sample_id not in shown], texts, PER_SECTION)[::-1]
@@ -186,7 +187,7 @@ def _ends_sheet(ctx: Context, recipe: str, ends: tuple[pa.Table, pa.Table], text
             ("Last by rank", tiles(ctx, tail, texts)),
         ],
         title=f"Both ends of the ranking of recipe {recipe}",
-        subtitle="a smaller budget keeps the first and drops the last; rows with a score, each picture once",
+        subtitle=f"a smaller budget keeps the first and drops the last; {rows}, each picture once",
     )
 
 

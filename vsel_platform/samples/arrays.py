@@ -29,7 +29,7 @@ def array_batches(window: Window, position: int, target_bytes: int) -> Iterator[
         if found.outcome is Outcome.CLOSED:
             break
         if found.outcome is Outcome.MORE and limit < len(window.data):
-            reach = reach if found.starts.size else 4 * reach
+            reach = min(4 * reach, target_bytes) if found.starts.size else 4 * reach
             continue
         if found.outcome is Outcome.MORE and window.left <= MAX_ROW_BYTES and _grow(window):
             reach = max(target_bytes, window.left)

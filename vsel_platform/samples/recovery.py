@@ -74,7 +74,7 @@ def _element(window: Window) -> Step:
     decoded = _decode(window, 0)
     if isinstance(decoded, Fault):
         next_row(window)
-        return Step(fault=decoded, comma_due=False)
+        return Step(fault=decoded, comma_due=False, closed=window.peek() == END)
     window.position = decoded[1]
     return Step(start=0, end=decoded[1])
 

@@ -98,7 +98,7 @@ class EmbeddedImage:
     """An image whose bytes stand in the row itself (Parquet); `path` is the name given with them."""
 
     image_id: str
-    path: str
+    path: str | None
     data: bytes = field(repr=False)
 
 

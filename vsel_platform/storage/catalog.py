@@ -1,14 +1,22 @@
 """The store as DuckDB views made from its pointers. DuckDB only reads: nothing is ever written through it."""
 
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
+import orjson
 
 from vsel_platform.errors import NotMaterializedError, StorageError
-from vsel_platform.storage.catalog_schema import COLUMNS, LINEAGE, VECTOR_COLUMNS, all_columns, column_rows, sql_type
+from vsel_platform.storage.catalog_schema import (
+    COLUMNS,
+    LINEAGE,
+    VECTOR_COLUMNS,
+    all_columns,
+    column_rows,
+    literal,
+    sql_type,
+)
 from vsel_platform.storage.files import TEMPORARY_PREFIX
 from vsel_platform.storage.pointers import Pointer, parse_reference, read_version
 from vsel_platform.storage.pointers import as_of as pointer_as_of
@@ -33,23 +41,35 @@ def open_catalog(
     `manifest` (of a selection) shows exactly the states that the selection read; `tables` restricts the views
     that are made. Raises StorageError if a state was removed by garbage collection.
     """
+    return catalog_and_paths(store, as_of=as_of, manifest=manifest, tables=tables)[0]
+
+
+def catalog_and_paths(
+    store: Store,
+    *,
+    as_of: str | None = None,
+    manifest: dict[str, Any] | None = None,
+    tables: Collection[str] | None = None,
+) -> "tuple[duckdb.DuckDBPyConnection, list[str]]":
+    """`open_catalog`, and the paths of all files that its views open."""
     import duckdb
 
     pointers = snapshot(store, as_of=as_of, manifest=manifest, tables=tables)
+    files = {file.path: file.bytes for p in pointers if p.table in TABLES for file in p.files}
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     connection.execute("SET python_enable_replacements = false")
-    if not store.files.is_local:
+    if store.files.is_local:
+        base = store.files.path("")
+    else:
         from vsel_platform.storage.duckdb_files import PROTOCOL, PublishedFiles
 
-        connection.register_filesystem(PublishedFiles(store.files, data_files(pointers)))
+        connection.register_filesystem(PublishedFiles(store.files, files))
         base = f"{PROTOCOL}://"
-    else:
-        base = store.files.path("")
     _make_views(connection, pointers, base, tables)
     for signal in VECTOR_SIGNALS:
         if tables is None or signal in tables:
             _make_vector_view(connection, store, signal, [p for p in pointers if p.table == signal])
-    return connection
+    return connection, sorted({name for path in files for name in (base + path, escape_glob(base + path))})
 
 
 def snapshot(
@@ -86,11 +106,6 @@ def _inputs(manifest: dict[str, Any]) -> list[str]:
     return sorted(set(inputs))
 
 
-def data_files(pointers: Iterable[Pointer]) -> dict[str, int]:
-    """Parquet files that views read, and their sizes in bytes."""
-    return {file.path: file.bytes for p in pointers if p.table in TABLES for file in p.files}
-
-
 def _make_views(
     connection: "duckdb.DuckDBPyConnection",
     pointers: list[Pointer],
@@ -103,11 +118,18 @@ def _make_views(
             connection.execute(f"CREATE VIEW {spec.name} AS {view_sql(spec, own, base)}")
             _comment(connection, "VIEW", spec.name, spec.description, all_columns(spec))
     for spec, rows in ((LINEAGE, [_lineage_row(p) for p in pointers]), (COLUMNS, column_rows())):
-        table = pa.Table.from_pylist(rows, schema=spec.arrow_schema())
-        connection.register("incoming", table)
-        connection.execute(f"CREATE TABLE {spec.name} AS FROM incoming")
-        connection.unregister("incoming")
-        _comment(connection, "TABLE", spec.name, spec.description, list(spec.columns))
+        if tables is None or spec.name in tables:
+            _make_table(connection, spec, rows)
+
+
+def _make_table(connection: "duckdb.DuckDBPyConnection", spec: TableSpec, rows: Sequence[Mapping[str, Any]]) -> None:
+    # As text: registered tables and parameters make DuckDB import pandas, which takes longer than a query.
+    names = ", ".join(f"line.{name}" for name in spec.column_names)
+    shape = orjson.dumps([{c.name: sql_type(c.type) for c in spec.columns}]).decode()
+    lines = f"unnest(from_json({literal(orjson.dumps(rows).decode())}, {literal(shape)}))"
+    query = f"SELECT {names} FROM (SELECT {lines} AS line)"  # noqa: S608 - literals are quoted
+    connection.execute(f"CREATE TABLE {spec.name} AS {query}")
+    _comment(connection, "TABLE", spec.name, spec.description, list(spec.columns))
 
 
 def view_sql(spec: TableSpec, pointers: Iterable[Pointer], base: str) -> str:
@@ -194,11 +216,6 @@ def _comment(
     for column in columns:
         text = f"{column.description} [{column.unit}]" if column.unit else column.description
         connection.execute(f"COMMENT ON COLUMN {name}.{column.name} IS {literal(text)}")
-
-
-def literal(text: str) -> str:
-    """A string literal of DuckDB's SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def escape_glob(path: str) -> str:

@@ -90,3 +90,8 @@ def column_rows() -> list[dict[str, str]]:
 def sql_type(name: str) -> str:
     """DuckDB's name of a column type of tables.py."""
     return f"{sql_type(name[5:-1])}[]" if name.startswith("list<") else _SQL_TYPES[name]
+
+
+def literal(text: str) -> str:
+    """A string literal of DuckDB's SQL."""
+    return "'" + text.replace("'", "''") + "'"

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from vsel_platform.errors import QueryError
+from vsel_platform.storage.catalog_schema import literal
 from vsel_platform.storage.sql_functions import FUNCTIONS, TABLE_FUNCTIONS
 
 MAX_CHARACTERS = 100_000
@@ -50,7 +51,7 @@ def _parse(sql: str) -> Any:
             kind = statements[0].type
             if kind != duckdb.StatementType.SELECT:
                 raise QueryError(f"{kind.name} is refused: the catalog is read-only, and only SELECT is allowed")
-            row = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
+            row = connection.execute(f"SELECT json_serialize_sql({literal(sql)})").fetchone()
         except duckdb.Error as error:
             raise QueryError(f"the query cannot be parsed: {error}") from error
     tree: dict[str, Any] = orjson.loads(row[0]) if row else {"error": True}
@@ -80,7 +81,7 @@ class _Check:
             self.visit(node, ctes)
 
     def visit(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
-        if "cte_map" in node:
+        if node.get("cte_map"):
             ctes = self.common_tables(node["cte_map"], ctes)
         if "class" in node:
             self.expression(node)
@@ -158,6 +159,6 @@ class _Check:
         self.children(node, ctes, skip=("function",))
 
     def show(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
-        if "query" not in node:
+        if not node.get("query"):
             raise QueryError("SHOW is refused: read the table `columns` to see every table and column")
         self.children(node, ctes)

@@ -1,7 +1,5 @@
 """The process that runs one query: `python -m vsel_platform.storage.sql_worker DIRECTORY` (started by sql.py)."""
 
-import os
-import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -39,32 +37,24 @@ def main(work: Path) -> None:
 
 
 def _open(request: dict[str, Any], work: Path) -> "duckdb.DuckDBPyConnection":
-    from vsel_platform.storage.catalog import open_catalog
+    from vsel_platform.storage.catalog import catalog_and_paths
+    from vsel_platform.storage.catalog_schema import literal
     from vsel_platform.storage.store import Store
 
     store = Store(request["root"])
-    connection = open_catalog(
+    connection, paths = catalog_and_paths(
         store, as_of=request["as_of"], manifest=request["manifest"], tables=request["tables"]
     )
     limits = request["limits"]
-    for name, value in {
-        "memory_limit": f"{limits['memory_mib']}MiB",
-        "threads": limits["threads"],
-        "temp_directory": str(work / "spill"),
-        "max_temp_directory_size": f"{limits['spill_mib']}MiB",
-    }.items():
-        connection.execute(f"SET {name} = {_value(value)}")
-    lock_down(connection)
-    return connection
-
-
-def lock_down(connection: "duckdb.DuckDBPyConnection") -> None:
-    """Leave the connection nothing to open but the files that its views name, and freeze its settings."""
-    views = connection.execute("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
-    paths = {path for (sql,) in views for path in _paths(sql)}
-    connection.execute(f"SET allowed_paths = [{', '.join(map(_value, sorted(paths)))}]")
+    connection.execute(f"SET memory_limit = '{limits['memory_mib']}MiB'")
+    connection.execute(f"SET threads = {limits['threads']}")
+    connection.execute(f"SET temp_directory = {literal(str(work / 'spill'))}")
+    connection.execute(f"SET max_temp_directory_size = '{limits['spill_mib']}MiB'")
+    # The check of the query is the wall; this is the moat: no other file can be opened, no setting changed.
+    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, paths))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+    return connection
 
 
 def _run(connection: "duckdb.DuckDBPyConnection", request: dict[str, Any], target: Path) -> bool:
@@ -92,3 +82,7 @@ def _explain(error: Exception, limits: dict[str, Any]) -> str:
     if isinstance(error, duckdb.OutOfMemoryException):
         return f"the query needs more than {limits['memory_mib']} MiB of memory; aggregate earlier or raise the limit"
     return f"the query failed: {text}"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from vsel_platform.config import LoraSettings, VlmSettings
 from vsel_platform.errors import DataError, ModelError, OutOfMemoryError
 from vsel_platform.models.batching import (
-    BatchLimits, free_memory, is_out_of_memory, token_batches, usable_batch_tokens,
+    BatchLimits,
+    free_memory,
+    is_out_of_memory,
+    token_batches,
+    usable_batch_tokens,
 )
 from vsel_platform.models.devices import resolve_device
 from vsel_platform.models.image_features import TowerFeatures

@@ -42,9 +42,10 @@ def read_turns(
 
 
 def read_images(row: Mapping[str, Any]) -> list[ImageReference]:
-    """Images under `image` or `images` (a path, embedded bytes, or a list); none if both are empty.
+    """Images under `image` or `images`: a path, `{"path": ...}`, embedded bytes, or a list of these.
 
-    Raises RefusedRow for anything else, and if both keys name images.
+    No key, null, an empty text or list are no images. Raises RefusedRow for anything else, and if both keys
+    name images.
     """
     given = [key for key in ("image", "images") if row.get(key) not in (None, "", [])]
     if not given:
@@ -52,9 +53,14 @@ def read_images(row: Mapping[str, Any]) -> list[ImageReference]:
     if len(given) == 2:
         raise RefusedRow(Reason.IMAGE_REFERENCE_INVALID, "both `image` and `images` are given")
     value = row[given[0]]
-    images = value if isinstance(value, list) else [value]
+    images = [_reference(image) for image in (value if isinstance(value, list) else [value])]
     for number, image in enumerate(images):
-        if not isinstance(image, str | EmbeddedImage) or image == "":
-            detail = f"{given[0]}[{number}] is {image!r:.80}, not a path"
-            raise RefusedRow(Reason.IMAGE_REFERENCE_INVALID, detail)
-    return images
+        if image is None:
+            raise RefusedRow(Reason.IMAGE_REFERENCE_INVALID, f"{given[0]}[{number}] is no path and no image")
+    return [image for image in images if image is not None]
+
+
+def _reference(image: Any) -> ImageReference | None:
+    if isinstance(image, dict) and image.get("bytes") is None:
+        image = image.get("path")
+    return image if isinstance(image, EmbeddedImage) or (isinstance(image, str) and image) else None

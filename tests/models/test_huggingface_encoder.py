@@ -1,0 +1,139 @@
+"""Encoders from Hugging Face checkpoints."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_encoders import save_tiny_clip, save_tiny_dinov2
+
+from vsel_platform.config import EncoderSettings
+from vsel_platform.errors import ModelError, UnsafeCheckpointError
+from vsel_platform.models.huggingface_encoder import load
+
+
+@pytest.fixture(scope="module")
+def dinov2_dir(tmp_path_factory):
+    return save_tiny_dinov2(tmp_path_factory.mktemp("dinov2"))
+
+
+@pytest.fixture(scope="module")
+def clip_dir(tmp_path_factory):
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+def settings(directory, **options):
+    return EncoderSettings(model=str(directory), **options)
+
+
+def noise(width=80, height=60, mode="RGB", seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def test_dinov2_gives_the_cls_token_after_the_final_layernorm(dinov2_dir):
+    from transformers import Dinov2Model
+
+    encoder = load(settings(dinov2_dir), "cpu")
+    pixels = np.stack([encoder.preprocess(noise(seed=i)) for i in range(3)])
+    with torch.no_grad():
+        expected = Dinov2Model.from_pretrained(dinov2_dir)(torch.from_numpy(pixels)).last_hidden_state[:, 0]
+    assert encoder.feature == "cls"
+    assert encoder.dimension == 32
+    assert pixels.shape == (3, 3, 56, 56)
+    assert pixels.dtype == np.float32
+    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-6)
+
+
+def test_clip_gives_the_pooled_token_of_its_vision_tower(clip_dir):
+    from transformers import CLIPModel
+
+    encoder = load(settings(clip_dir), "cpu")
+    pixels = np.stack([encoder.preprocess(noise(seed=i)) for i in range(2)])
+    with torch.no_grad():
+        tower = CLIPModel.from_pretrained(clip_dir).vision_model
+        expected = tower(torch.from_numpy(pixels)).pooler_output
+    assert encoder.feature == "pooled"
+    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA", "I;16"])
+def test_every_colour_mode_becomes_rgb(dinov2_dir, mode):
+    encoder = load(settings(dinov2_dir), "cpu")
+    image = noise().convert("L").convert(mode) if mode != "P" else noise().convert("P")
+    assert encoder.preprocess(image).shape == (3, 56, 56)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (1, 200), (200, 3), (1, 1)])
+def test_very_thin_pictures_are_not_taken_for_channels(dinov2_dir, size):
+    encoder = load(settings(dinov2_dir), "cpu")
+    red = Image.new("RGB", size, (255, 0, 0))
+    mean = encoder.preprocess(red).mean(axis=(1, 2))
+    assert mean[0] > 1
+    assert mean[1] < -1
+    assert mean[2] < -1
+
+
+def test_the_fingerprint_follows_weights_preprocessing_and_dtype(dinov2_dir, tmp_path):
+    base = load(settings(dinov2_dir), "cpu").fingerprint
+    copy = tmp_path / "copy"
+    shutil.copytree(dinov2_dir, copy)
+    assert load(settings(copy), "cpu").fingerprint == base
+    assert load(settings(dinov2_dir, dtype="bfloat16"), "cpu").fingerprint != base
+    assert load(settings(dinov2_dir, batch_size=7, decode_workers=0), "cpu").fingerprint == base
+    processor = copy / "preprocessor_config.json"
+    processor.write_text(json.dumps({**json.loads(processor.read_text()), "resample": 2}))
+    assert load(settings(copy), "cpu").fingerprint != base
+    other = save_tiny_dinov2(tmp_path / "other", seed=1)
+    assert load(settings(other), "cpu").fingerprint != base
+
+
+def test_bfloat16_vectors_come_as_float32_and_are_close(dinov2_dir):
+    exact, rounded = (load(settings(dinov2_dir, dtype=d), "cpu") for d in ("float32", "bfloat16"))
+    pixels = exact.preprocess(noise())[None]
+    assert rounded.encode(pixels).dtype == np.float32
+    np.testing.assert_allclose(rounded.encode(pixels), exact.encode(pixels), atol=0.1)
+
+
+def test_a_pickled_checkpoint_is_refused(dinov2_dir, tmp_path):
+    copy = tmp_path / "pickled"
+    shutil.copytree(dinov2_dir, copy)
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(UnsafeCheckpointError, match=r"pytorch_model\.bin"):
+        load(settings(copy), "cpu")
+
+
+def test_missing_weights_are_not_replaced_by_random_ones(dinov2_dir, tmp_path):
+    copy = tmp_path / "partial"
+    shutil.copytree(dinov2_dir, copy)
+    state = load_file(copy / "model.safetensors")
+    del state["layernorm.weight"]
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks the weights layernorm\.weight"):
+        load(settings(copy), "cpu")
+
+
+def test_a_language_model_is_refused(tmp_path):
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    LlamaModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(settings(tmp_path), "cpu")
+
+
+def test_remote_code_is_never_run(dinov2_dir, tmp_path):
+    copy = tmp_path / "remote"
+    shutil.copytree(dinov2_dir, copy)
+    marker = tmp_path / "executed"
+    (copy / "modeling_own.py").write_text(f"open({str(marker)!r}, 'w')\nclass Own: pass\n")
+    config = json.loads((copy / "config.json").read_text())
+    config.update(model_type="own", auto_map={"AutoConfig": "modeling_own.Own", "AutoModel": "modeling_own.Own"})
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(settings(copy), "cpu")
+    assert not marker.exists()

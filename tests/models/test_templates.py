@@ -1,0 +1,93 @@
+"""Conversations as text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vsel_platform.errors import ConfigError, DataError
+from vsel_platform.models.templates import count_images, load_template, without_questions
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
+TURNS = [("user", "<image>\nWhat?"), ("assistant", "A cat."), ("user", "Where?"), ("assistant", " On a mat ")]
+
+
+def answers(rendered):
+    return [rendered.text[start:end] for start, end in rendered.answers]
+
+
+def test_vicuna_is_the_prompt_of_llava():
+    rendered = load_template("vicuna_v1").render(TURNS, end="</s>")
+    assert rendered.text == (
+        f"{SYSTEM} USER: <image>\nWhat? ASSISTANT: A cat.</s>USER: Where? ASSISTANT:  On a mat </s>"
+    )
+    assert answers(rendered) == ["A cat.</s>", " On a mat </s>"]
+
+
+def test_plain_has_neither_roles_nor_system_text():
+    rendered = load_template("plain").render(TURNS, end="<eos>")
+    assert rendered.text == "<image>\nWhat?\nA cat.<eos>Where?\n On a mat <eos>"
+    assert answers(rendered) == ["A cat.<eos>", " On a mat <eos>"]
+
+
+@pytest.mark.parametrize("name", ["vicuna_v1", "plain"])
+def test_a_system_turn_replaces_the_system_text(name):
+    rendered = load_template(name).render([("system", "Be brief."), *TURNS], end="</s>")
+    assert rendered.text.startswith("Be brief.")
+    assert SYSTEM not in rendered.text
+    assert answers(rendered) == ["A cat.</s>", " On a mat </s>"]
+
+
+def test_an_empty_question_leaves_no_double_blank():
+    text = load_template("vicuna_v1").render([("user", ""), ("assistant", "Yes")], end="</s>").text
+    assert text == f"{SYSTEM} USER: ASSISTANT: Yes</s>"
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+def test_a_blank_answer_has_an_empty_range(blank):
+    ((start, end),) = load_template("plain").render([("user", "q"), ("assistant", blank)], end="</s>").answers
+    assert start == end
+
+
+@pytest.mark.parametrize("turns", [[("human", "hi")], [("user", "hi"), ("system", "late")]])
+def test_unknown_roles_and_late_system_turns_are_errors(turns):
+    with pytest.raises(DataError, match="a turn has the role"):
+        load_template("vicuna_v1").render(turns, end="</s>")
+
+
+def test_an_unknown_template_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="unknown template 'chatml'; known: vicuna_v1, plain"):
+        load_template("chatml")
+
+
+def test_without_questions_keeps_tags_and_answers():
+    turns = [("system", "s"), ("user", "a <image> b <image>"), ("assistant", "see <image>"), ("user", "more")]
+    assert without_questions(turns) == [
+        ("system", "s"),
+        ("user", "<image>\n<image>"),
+        ("assistant", "see <image>"),
+        ("user", ""),
+    ]
+
+
+pieces = st.lists(st.sampled_from(["<image>", "ASSISTANT: ", "</s>", "USER:", " ", "cat", "é", "\n"]), max_size=6)
+texts = pieces.map("".join)
+conversations = st.lists(st.tuples(texts, texts), min_size=1, max_size=4).map(
+    lambda pairs: [turn for q, a in pairs for turn in (("user", q), ("assistant", a))]
+)
+
+
+@given(conversations, st.sampled_from(["vicuna_v1", "plain"]))
+def test_answer_ranges_hold_the_answers_whatever_the_texts_contain(turns, name):
+    rendered = load_template(name).render(turns, end="</s>")
+    words = [text for role, text in turns if role == "assistant"]
+    assert answers(rendered) == [text + "</s>" if text.strip() else "" for text in words]
+
+
+@given(conversations)
+def test_removing_questions_keeps_the_number_of_images_and_is_idempotent(turns):
+    bare = without_questions(turns)
+    assert count_images(bare) == count_images(turns)
+    assert without_questions(bare) == bare

@@ -1,0 +1,92 @@
+"""The task of a row: from a column, from task files, or from a rule on its image path."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from vsel_platform.config import TaskSettings
+from vsel_platform.errors import ConfigError, DataError
+from vsel_platform.samples.reading import read_rows
+from vsel_platform.samples.sample import Rejected
+
+POSITION_KEY = "unique_idx"
+
+
+class TaskAssigner:
+    """Names tasks in two steps: `key` needs only the row, `name` also the contents of task files.
+
+    With a column or a rule the key is the task's name already.
+    """
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
+        self._rule = _compile(settings.rule) if settings.rule is not None else None
+        self._by_id: dict[str, str] | None = None
+
+    def key(self, row: Mapping[str, Any], image_paths: Sequence[str], position: int) -> str:
+        """Task name of a row, or with task files the row's `id_key` as JSON.
+
+        PreSel's `unique_idx` is the row's position, so rows without it are matched by position.
+        """
+        settings = self.settings
+        if settings.files is not None:
+            given = row.get(settings.id_key, position if settings.id_key == POSITION_KEY else None)
+            return _id_json(given) or ""
+        if settings.column is not None:
+            value = row.get(settings.column)
+            if isinstance(value, str) and value:
+                return value
+            return str(value) if isinstance(value, int) and not isinstance(value, bool) else settings.default
+        if self._rule is not None and image_paths and (match := self._rule.search(image_paths[0])):
+            return match.group(1) or settings.default
+        return settings.default
+
+    def name(self, key: str) -> str:
+        """Task name of a key; the default for rows that no task file names. Reads the files once.
+
+        Raises DataError if a task file is broken or two files claim the same row.
+        """
+        if self.settings.files is None:
+            return key
+        if self._by_id is None:
+            self._by_id = read_task_files(self.settings.files, self.settings.id_key)
+        return self._by_id.get(key, self.settings.default)
+
+
+def _compile(rule: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise ConfigError(f"task rule {rule!r} is not a regular expression: {error}") from error
+    if not pattern.groups:
+        raise ConfigError(f"task rule {rule!r} has no group; the first group is the task name")
+    return pattern
+
+
+def _id_json(value: Any) -> str | None:
+    if isinstance(value, str):
+        return orjson.dumps(value).decode()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def read_task_files(files: Mapping[str, str], id_key: str) -> dict[str, str]:
+    """Row id (as JSON) -> task name, from files that hold the rows of one task each.
+
+    Raises DataError for a row without an id, a row that cannot be read, or a row in two files.
+    """
+    tasks: dict[str, str] = {}
+    for task, file in files.items():
+        for batch in read_rows([file]):
+            for row in batch:
+                if isinstance(row, Rejected):
+                    raise DataError(f"task file {file}, row {row.position}: {row.reason}: {row.detail}")
+                found = _id_json(row.value.get(id_key)) if isinstance(row.value, dict) else None
+                if found is None:
+                    raise DataError(f"task file {file}, row {row.position}: no {id_key!r} (set `task.id_key`)")
+                if tasks.setdefault(found, task) != task:
+                    raise DataError(f"row {found} is in the files of two tasks, {tasks[found]} and {task}")
+    return tasks

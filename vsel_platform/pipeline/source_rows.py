@@ -1,13 +1,14 @@
 """Source rows of a dataset, exactly as they came, and files in the source's own format."""
 
-import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.ingest import absolute_settings
 from vsel_platform.pipeline.lookup import samples_of
-from vsel_platform.samples.formats import writer_for
+from vsel_platform.samples.containers import container_of
+from vsel_platform.samples.source import source_files
+from vsel_platform.samples.writing import write_rows
 from vsel_platform.storage.pointers import Pointer
 
 
@@ -27,10 +28,13 @@ def source_rows(
 
 
 def write_source_format(ctx: Context, dataset: str, rows: Iterable[bytes], stem: Path) -> str:
-    """Write rows in the container of the dataset's source (`stem` gets its suffix); returns the suffix."""
-    settings = absolute_settings(ctx, dataset)
-    suffix = os.path.splitext(settings.source)[1] or ".json"  # noqa: PTH122  (the source may be a URL)
-    if suffix not in (".json", ".jsonl", ".parquet"):
-        suffix = ".json"
-    writer_for(settings.format)(rows, stem.with_suffix(suffix))
+    """Write rows in the container and style of the dataset's source (`stem` gets its suffix); returns the suffix."""
+    source = source_files(absolute_settings(ctx, dataset).source)[0]
+    container = container_of(source)
+    suffix = {"array": ".json", "lines": ".jsonl", "parquet": ".parquet"}[container.kind]
+
+    def blob(image_id: str) -> bytes:
+        return ctx.store.files.read(f"blobs/{image_id[:2]}/{image_id}")
+
+    write_rows(rows, str(stem.with_suffix(suffix)), container, blob)
     return suffix

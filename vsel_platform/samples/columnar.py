@@ -6,7 +6,7 @@ import base64
 import datetime
 import decimal
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,14 +100,18 @@ def _with_images(value: Any) -> Any:
 
 def to_json(value: Any) -> Any:
     """A value of a table row as JSON has it. Raises RefusedRow for a number that is not finite."""
-    if isinstance(value, EmbeddedImage):
-        return {"bytes": {BLOB: value.image_id}, "path": value.path}
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise RefusedRow(Reason.NAN_LITERAL, f"the number {value}")
+    return _scalar_to_json(value)
+
+
+def _scalar_to_json(value: Any) -> Any:
+    if isinstance(value, EmbeddedImage):
+        return {"bytes": {BLOB: value.image_id}, "path": value.path}
     if isinstance(value, bytes):
         return {BASE64: base64.b64encode(value).decode("ascii")}
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
@@ -115,3 +119,16 @@ def to_json(value: Any) -> Any:
     if isinstance(value, decimal.Decimal | datetime.timedelta):
         return str(value)
     return value
+
+
+def from_json(value: Any, blob: Callable[[str], bytes]) -> Any:
+    """The inverse of `to_json` for bytes and images; `blob` gives the bytes of an image."""
+    if isinstance(value, list):
+        return [from_json(item, blob) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {BLOB}:
+        return blob(value[BLOB])
+    if set(value) == {BASE64}:
+        return base64.b64decode(value[BASE64])
+    return {key: from_json(item, blob) for key, item in value.items()}

@@ -10,7 +10,7 @@ from vsel_platform.samples.batches import ROW_DIGEST_BYTES, row_digest
 class KnownContent:
     """Content of a store, about 200 bytes per sample. Grows while a dataset is ingested.
 
-    Shards are numbered; `OPEN` content belongs to the shard that is being filled.
+    Shards are numbered; the one that is being filled has a number before it has a name.
     """
 
     def __init__(self) -> None:
@@ -46,12 +46,22 @@ class KnownContent:
             self.shards.append(shard)
         return self._numbers[shard]
 
+    def open_shard(self) -> int:
+        """Number for a shard that is not named yet."""
+        self.shards.append("")
+        return len(self.shards) - 1
+
+    def close_shard(self, number: int, shard: str) -> None:
+        """Name an open shard."""
+        self.shards[number] = shard
+        self._numbers[shard] = number
+
     def slot(self, key: bytes) -> int | None:
         """Slot of a sample (32-byte identity), None if it is new."""
         return self._slots.get(key)
 
     def add(self, key: bytes, digest: bytes, shard: int) -> int:
-        """Add a sample with the hash of its row; its slot."""
+        """Add a new sample with the hash of its row; its slot."""
         slot = self._slots[key] = len(self._shard_of)
         self._shard_of.append(shard)
         self._digests += digest

@@ -18,10 +18,15 @@ from vsel_platform.selection.workers import Workers, workers
 Vectors = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
-PROJECTED_DIMENSIONS = 128
-# Below these the whole space is cheap enough.
-MIN_PROJECTED_ROWS = 4096
+PROJECTED_DIMENSIONS = 160
+# With fewer rows or dimensions the whole space is cheap enough.
+MIN_PROJECTED_ROWS = 5000
+MIN_DIMENSIONS = 320
 PCA_ROWS = 4096
+# Iterations stop when the inertia falls by less than this share. The projection is only an approximation, so it is
+# left early.
+TOLERANCE = 1e-4
+PROJECTED_TOLERANCE = 2e-3
 SEEDING_ROWS_PER_CLUSTER = 32
 MIN_SEEDING_ROWS = 2048
 MAX_SEEDING_ROWS = 32_768
@@ -45,14 +50,12 @@ def fit_kmeans(
     n_clusters: int,
     *,
     seed: int,
-    n_iterations: int = 25,
-    tolerance: float = 5e-4,
+    n_iterations: int = 50,
     n_threads: int = 0,
 ) -> Clustering:
     """Cluster float32 rows [n, d] by Euclidean distance.
 
-    Iterations over all rows stop when the inertia falls by less than `tolerance` (relative), at `n_iterations` at the
-    latest. The result depends on rows, their order and seed, not on `n_threads` (0 = all): callers sort rows by id,
+    Iterations over all rows stop when the inertia hardly falls any more, at `n_iterations` at the latest. The result depends on rows, their order and seed, not on `n_threads` (0 = all): callers sort rows by id,
     so that it depends on the set of rows alone. There are fewer clusters than asked for if there are fewer distinct
     rows. Raises SelectionError for no rows, no clusters, or values that are not finite.
     """
@@ -63,16 +66,20 @@ def fit_kmeans(
         raise SelectionError("k-means: a vector is not finite; leave rows without an embedding out")
     rng = np.random.default_rng(seed)
     with workers(n_threads) as pool:
-        if min(data.shape[1] // 2, len(data) // (MIN_PROJECTED_ROWS // PROJECTED_DIMENSIONS)) < PROJECTED_DIMENSIONS:
-            coarse = data
-        else:
-            coarse = _project(data, rng, pool)
-        seeds = choose_seeds(coarse[_sample(len(data), n_clusters, rng)], min(n_clusters, len(data)), rng, pool)
-        fit = _lloyd(coarse, seeds, n_iterations, tolerance, pool)
-        if coarse is not data:
-            lifted = _means(data, fit.labels, np.zeros((len(fit.centroids), data.shape[1]), np.float32), pool)
-            exact = _lloyd(data, lifted, 1, tolerance, pool)
-            fit = Clustering(exact.labels, exact.centroids, exact.inertia, fit.n_iterations + exact.n_iterations)
+        projected = len(data) >= MIN_PROJECTED_ROWS and data.shape[1] >= MIN_DIMENSIONS
+        coarse = _project(data, rng, pool) if projected else data
+        sample = coarse[_sample(len(data), n_clusters, rng)]
+        fit = _lloyd(
+            coarse,
+            choose_seeds(sample, min(n_clusters, len(data)), rng, pool),
+            n_iterations,
+            PROJECTED_TOLERANCE if projected else TOLERANCE,
+            pool,
+        )
+        if projected:
+            zeros = np.zeros((len(fit.centroids), data.shape[1]), np.float32)
+            exact = _lloyd(data, _means(data, fit.labels, zeros, pool), 1, TOLERANCE, pool)
+            fit = Clustering(exact.labels, exact.centroids, exact.inertia, fit.n_iterations + 1)
     return _without_empty(fit)
 
 

@@ -1,6 +1,7 @@
 """Manifest of a selection: enough to prove that a file matches it, and to make it again."""
 
 import hashlib
+import json
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,15 @@ class ManifestRow:
 
 
 def row_hash(row: bytes | dict[str, Any]) -> str:
-    """sha256 (hex) of a source row as compact JSON; white space of the file does not count, key order does."""
-    value = orjson.loads(row) if isinstance(row, bytes) else row
-    return hashlib.sha256(orjson.dumps(value)).hexdigest()
+    """sha256 (hex) of a source row as compact JSON; white space of the file does not count, key order does.
+
+    A row with an integer of more than 64 bits is hashed as the text that the reader of the source made of it.
+    """
+    try:
+        text = orjson.dumps(orjson.loads(row) if isinstance(row, bytes) else row)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        text = row if isinstance(row, bytes) else json.dumps(row, separators=(",", ":")).encode()
+    return hashlib.sha256(text).hexdigest()
 
 
 def selection_hash(sample_ids: Iterable[str]) -> str:

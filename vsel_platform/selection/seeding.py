@@ -12,7 +12,7 @@ Vectors = NDArray[np.float32]
 TRIALS = 4
 CANDIDATES_PER_BATCH = 128
 SWAP_CANDIDATES_PER_BATCH = 64
-SWAPS_PER_CLUSTER = 2
+SWAPS_PER_CLUSTER = 6
 # Squared distances below this share of the mean squared norm are rounding, that is zero.
 ZERO = 1e-6
 

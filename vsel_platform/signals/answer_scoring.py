@@ -58,8 +58,8 @@ def score_windows(
 ) -> Iterator[list[RowScores[Row]]]:
     """Scores of the answers of `rows`, window by window, in the order of the rows.
 
-    All conditions of a row have the same number of targets: if a row is cut under one of them, its last targets
-    are left out under the others too. `render(row, condition)` makes the tokens, and a DataError of it fails the
+    All conditions of a row have the same targets: if a row is cut under one of them, its last targets are left out
+    under the others too. `render(row, condition)` makes the tokens, and a DataError of it fails the
     row. `limits` remembers batch sizes that do not fit. Raises OutOfMemoryError if a row does not fit alone.
     """
     limits = limits or BatchLimits()
@@ -99,9 +99,12 @@ class _Window(Generic[Row]):
             if count == 0:
                 self._fail(i, "no_answer_tokens", _why_no_targets(rendered))
                 continue
-            self.results[i] = RowScores(
-                result.row, {c: r if r.n_targets == count else r.with_targets(count) for c, r in rendered.items()}
-            )
+            rendered = {c: r if r.n_targets == count else r.with_targets(count) for c, r in rendered.items()}
+            if len({r.labels[r.answer_index >= 0].tobytes() for r in rendered.values()}) > 1:
+                # A tokenizer may join blanks at the end of a question with blanks at the start of the answer.
+                self._fail(i, "targets_differ", "the answer's tokens differ with and without the question")
+                continue
+            self.results[i] = RowScores(result.row, rendered)
 
     def load_images(self) -> None:
         """Features of the distinct images of the rows that can be scored; a row with a bad image fails."""

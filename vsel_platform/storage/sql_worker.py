@@ -25,7 +25,7 @@ def main(work: Path) -> None:
     request = orjson.loads((work / "request.json").read_bytes())
     outcome: dict[str, Any] = {"error": None, "truncated": False}
     try:
-        connection = _open(request, work)
+        connection = open_locked(request, work)
         (work / "ready").touch()
         outcome["truncated"] = _run(connection, request, work / "result.arrow")
     except duckdb.Error as error:
@@ -36,7 +36,8 @@ def main(work: Path) -> None:
     (work / "outcome.part").replace(work / "outcome.json")
 
 
-def _open(request: dict[str, Any], work: Path) -> "duckdb.DuckDBPyConnection":
+def open_locked(request: dict[str, Any], work: Path) -> "duckdb.DuckDBPyConnection":
+    """The catalog with the limits of the request, unable to open anything but the files of its views."""
     from vsel_platform.storage.catalog import catalog_and_paths
     from vsel_platform.storage.catalog_schema import literal
     from vsel_platform.storage.store import Store

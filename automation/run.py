@@ -1,6 +1,7 @@
 """Drives recipes stage by stage against the Dagster instance: `python -m automation.run RECIPE ...`."""
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -67,6 +68,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("recipes", nargs="*", help="recipes of the project file; none: all")
     parser.add_argument("--train", action="store_true", help="fine-tune and evaluate too")
     options = parser.parse_args(arguments)
+    # Dagster's events are in the UI; the console gets one line per partition.
+    logging.getLogger("dagster").setLevel(logging.ERROR)
     try:
         with dg.DagsterInstance.get() as instance:
             count = drive(instance, options.recipes, train=options.train)

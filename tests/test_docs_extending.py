@@ -43,8 +43,8 @@ def change(package: Path, diff: str) -> None:
     text = path.read_text("utf-8")
     for group in groups:
         lines = group.splitlines()
-        before = "".join(f"{line[1:]}\n" for line in lines if line[:1] in " -")
-        after = "".join(f"{line[1:]}\n" for line in lines if line[:1] in " +")
+        before = "\n".join(line[1:] for line in lines if line[:1] in (" ", "-"))
+        after = "\n".join(line[1:] for line in lines if line[:1] in (" ", "+"))
         assert text.count(before) == 1, f"{path.name} does not hold these lines once:\n{before}"
         text = text.replace(before, after)
     path.write_text(text, "utf-8")

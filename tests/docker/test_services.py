@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,20 @@ class Deployment:
         return subprocess.run(command, env=self.environments[role], capture_output=True, check=False).returncode == 0
 
 
+def is_open(port: str) -> bool:
+    """Whether something listens on a port of this machine."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", int(port))) == 0
+
+
+def location_state(url: str) -> str | None:
+    """What the web server makes of the code location: a type name, or the error; None while it is loading."""
+    (entry,) = graphql(url, LOCATIONS)["workspaceOrError"]["locationEntries"]
+    assert entry["name"] == "vsel_platform"
+    state = entry["locationOrLoadError"]
+    return state and state.get("message", state["__typename"])
+
+
 def command(name: str, ports: dict[str, str], workspace: Path) -> list[str]:
     """A service's command with the paths and ports of this machine, behind the image's entry point."""
     words = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"][name]["command"]
@@ -72,23 +87,28 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     roles = ("code-server", "webserver", "daemon")
     environments = {role: base | {"VSEL_ROLE": role} for role in roles}
     with ExitStack() as stack:
-        processes = {}
+        logs = {role: directory / f"{role}.log" for role in roles}
+        processes = {
+            role: stack.enter_context(service(command(role, ports, workspace), environments[role], logs[role]))
+            for role in roles
+        }
+        running = Deployment(f"http://127.0.0.1:{ports['3000']}", processes["code-server"], environments)
         for role in roles:
-            log = directory / f"{role}.log"
-            processes[role] = stack.enter_context(service(command(role, ports, workspace), environments[role], log))
-            running = Deployment(f"http://127.0.0.1:{ports['3000']}", processes["code-server"], environments)
+            # A health check costs more than a look at the port, and the services need the processor to start.
+            port = {"code-server": ports["4000"], "webserver": ports["3000"]}.get(role)
             wait_for(
-                lambda role=role, running=running: running.is_healthy(role),
+                lambda role=role, port=port: (port is None or is_open(port)) and running.is_healthy(role),
                 90,
-                lambda role=role, log=log: f"{role} is not healthy: {log.read_text()[-3000:]}",
+                lambda role=role: f"{role} is not healthy: {logs[role].read_text()[-3000:]}",
                 processes[role],
             )
+        wait_for(lambda: location_state(running.url) == "RepositoryLocation", 60, lambda: location_state(running.url))
         yield running
 
 
 def test_the_web_server_gets_its_assets_from_the_code_server(deployment: Deployment) -> None:
-    (entry,) = graphql(deployment.url, LOCATIONS)["workspaceOrError"]["locationEntries"]
-    assert entry == {"name": "vsel_platform", "locationOrLoadError": {"__typename": "RepositoryLocation"}}
+    nodes = graphql(deployment.url, "{ assetNodes { assetKey { path } } }")["assetNodes"]
+    assert {"raw_annotations", "selected_subset"} <= {node["assetKey"]["path"][-1] for node in nodes}
 
 
 def test_a_run_from_the_queue_is_executed_by_the_code_server(deployment: Deployment) -> None:

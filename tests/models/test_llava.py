@@ -12,6 +12,7 @@ from tiny_llava import IMAGE_TOKENS, conversation, picture, save_tiny, tiny_adap
 from vsel_platform.config import LoraSettings, VlmSettings
 from vsel_platform.errors import ConfigError, ModelError, UnsafeCheckpointError
 from vsel_platform.models.llava import LlavaAdapter, load_vlm
+from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.templates import load_template
 from vsel_platform.training.adapter import add_lora, save_adapter
 
@@ -81,7 +82,8 @@ def test_the_adapter_changes_losses_and_fingerprint(base_dir, adapter_dir):
 def test_the_merged_adapter_computes_what_its_layers_do(base_dir, adapter_dir):
     import peft
 
-    live = peft.PeftModel.from_pretrained(load_vlm(settings(base_dir), "cpu").model, str(adapter_dir))
+    with quiet_transformers():
+        live = peft.PeftModel.from_pretrained(load_vlm(settings(base_dir), "cpu").model, str(adapter_dir))
     merged = load_vlm(settings(base_dir), "cpu", adapter_dir=str(adapter_dir))
     expected = tiny_adapter(model=live.get_base_model())
     assert losses(merged) == pytest.approx(losses(expected), abs=1e-4)

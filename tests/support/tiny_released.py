@@ -25,6 +25,9 @@ def save_tokenizer(directory: Path, *, legacy: bool | None = False) -> Path:
         vocab_size=400,
         model_type="bpe",
         byte_fallback=True,
+        # As in LLaMA's model: blanks are kept, and "USER" is one piece, but two with the word mark before it.
+        remove_extra_whitespaces=False,
+        user_defined_symbols=["USER"],
         pad_id=-1,
         minloglevel=2,
     )

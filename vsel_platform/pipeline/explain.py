@@ -79,7 +79,8 @@ def explain_row(ctx: Context, recipe: str, name: str) -> Explanation:
     for column in ("difficulty", "weight", "budget", "n_available", "n_selected"):
         facts[f"task {column}"] = task.get(column)
     if settings.method == "presel":
-        more, sentences = _presel(ctx, settings.dataset, row, mine, selected)
+        key = scores.partition(settings.dataset, settings.mode)
+        more, sentences = _presel(ctx, key, row, mine, selected)
     else:
         more, sentences = {}, [_random_sentence(mine, row, task)]
     return Explanation(recipe, row["sample_id"], mine is not None, facts | more, sentences)
@@ -93,9 +94,13 @@ def _random_sentence(mine: dict[str, Any] | None, row: dict[str, Any], task: dic
 
 
 def _presel(
-    ctx: Context, dataset: str, row: dict[str, Any], mine: dict[str, Any] | None, selected: list[dict[str, Any]]
+    ctx: Context,
+    partition: dict[str, str],
+    row: dict[str, Any],
+    mine: dict[str, Any] | None,
+    selected: list[dict[str, Any]],
 ) -> tuple[dict[str, Any], list[str]]:
-    table = ctx.store.read_partition("presel_scores", scores.partition(dataset)).to_pylist()
+    table = ctx.store.read_partition("presel_scores", partition).to_pylist()
     score = next(s for s in table if s["sample_id"] == row["sample_id"])
     peers = [
         s

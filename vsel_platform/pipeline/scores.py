@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from vsel_platform.errors import ConfigError, NotMaterializedError
 from vsel_platform.methods.presel import (
+    ImageScores,
+    Mode,
     PreselOptions,
     TaskScore,
     instruction_relevance,
@@ -66,12 +68,19 @@ def inputs(ctx: Context, dataset: str) -> Inputs:
 
 
 def is_current(ctx: Context, dataset: str) -> bool:
-    """Whether the stored scores are of the present signals and options."""
-    pointer = ctx.store.pointer("presel_scores", partition(dataset))
-    return pointer is not None and pointer.input_fingerprint == inputs(ctx, dataset).fingerprint
+    """Whether the stored scores, in every mode that a recipe uses, are of the present signals and options."""
+    wanted = inputs(ctx, dataset).fingerprint
+    found = (ctx.store.pointer("presel_scores", partition(dataset, mode)) for mode in modes(ctx, dataset))
+    return all(pointer is not None and pointer.input_fingerprint == wanted for pointer in found)
 
 
-def partition(dataset: str, mode: str = "default") -> dict[str, str]:
+def modes(ctx: Context, dataset: str) -> list[Mode]:
+    """Modes that the recipes of a dataset use; `default` if there is none."""
+    used = {r.mode for r in ctx.project.recipes.values() if r.dataset == dataset and r.method == "presel"}
+    return sorted(used) or ["default"]
+
+
+def partition(dataset: str, mode: Mode = "default") -> dict[str, str]:
     """Partition of a dataset's scores."""
     return {"dataset": dataset, "mode": mode}
 
@@ -113,19 +122,24 @@ def run(ctx: Context, dataset: str) -> StageResult:
         "code_version": SCORE_CODE,
         "run_id": ctx.run_id,
     }
-    task_pointer = ctx.store.publish("presel_tasks", partition(dataset), _task_table(signals, importance), **lineage)
-    table = _score_table(ctx, signals, options)
+    published: list[Pointer] = []
+    for mode in modes(ctx, dataset):
+        table = _score_table(ctx, signals, options, mode)
+        key = partition(dataset, mode)
+        # Scores last: whoever sees them finds the tasks that belong to them.
+        task_pointer = ctx.store.publish("presel_tasks", key, _task_table(signals, importance), **lineage)
+        published += [ctx.store.publish("presel_scores", key, table, **lineage), task_pointer]
+        ctx.progress("modes scored", len(published) // 2, len(modes(ctx, dataset)))
     missing = table["cluster"].null_count - sum(1 for row in signals.contents if row.sample_id not in signals.image)
-    pointer = ctx.store.publish("presel_scores", partition(dataset), table, **lineage)
     finite = sum(value is not None for value in signals.relevance.values())
     return StageResult(
         "presel_scores",
         {"dataset": dataset},
-        f"{pointer.data_version}-{task_pointer.data_version}",
-        pointer.rows,
+        "-".join(pointer.data_version for pointer in published),
+        len(signals.contents),
         failed=missing,
         seconds=time.perf_counter() - start,
-        references=[pointer.reference, task_pointer.reference],
+        references=[pointer.reference for pointer in published],
         metadata={
             "reference_rows": len(signals.reference),
             "finite_relevances": finite,
@@ -154,34 +168,48 @@ def _task_table(signals: _Signals, importance: dict[str, TaskScore]) -> pa.Table
     return pa.Table.from_pylist(records, schema=TABLES["presel_tasks"].arrow_schema())
 
 
-def _score_table(ctx: Context, signals: _Signals, options: PreselOptions) -> pa.Table:
-    clusters: dict[tuple[str, str], int] = {}
-    typical: dict[tuple[str, str], float] = {}
-    by_task: dict[str, dict[str, bool]] = defaultdict(dict)
+def _score_table(ctx: Context, signals: _Signals, options: PreselOptions, mode: Mode) -> pa.Table:
+    """Scores of all rows. In the default mode the images of a task are the points, in the released mode its rows."""
+    by_task: dict[str, dict[str, str]] = defaultdict(dict)
+    drawn: dict[str, set[str]] = defaultdict(set)
     for row in signals.contents:
         image = signals.image.get(row.sample_id)
-        if image is not None:
-            known = by_task[row.task].get(image, False)
-            by_task[row.task][image] = known or row.sample_id in signals.reference
-    name = embedding_fingerprint(ctx.project.image_encoder)
-    for task, images in sorted(by_task.items()):
-        ids, vectors = ctx.vectors.read(embeddings.SIGNAL, name, sorted(images))
-        if len(ids) == 0:
-            raise NotMaterializedError(f"task {task}: no image has an embedding; see the table signal_failures")
-        drawn = {image for image, is_reference in images.items() if is_reference}
-        scores = score_images(ids, vectors, drawn, options, seed=SEED)
-        clusters |= {(task, image): label for image, label in scores.clusters.items()}
-        typical |= {(task, image): value for image, value in scores.typicality.items() if math.isfinite(value)}
-    records = [
-        {
-            "sample_id": row.sample_id,
-            "task": row.task,
-            "image_id": signals.image.get(row.sample_id),
-            "is_reference": row.sample_id in signals.reference,
-            "relevance": signals.relevance.get(row.sample_id),
-            "cluster": clusters.get((row.task, signals.image.get(row.sample_id, ""))),
-            "typicality": typical.get((row.task, signals.image.get(row.sample_id, ""))),
-        }
-        for row in sorted(signals.contents, key=lambda c: c.sample_id)
-    ]
+        if image is None:
+            continue
+        point = image if mode == "default" else row.sample_id
+        by_task[row.task][point] = image
+        if row.sample_id in signals.reference:
+            drawn[row.task].add(point)
+    scores = {task: _task_scores(ctx, points, drawn[task], options, mode) for task, points in sorted(by_task.items())}
+    records = []
+    for row in sorted(signals.contents, key=lambda c: c.sample_id):
+        image = signals.image.get(row.sample_id)
+        point = image if mode == "default" else row.sample_id
+        found = scores.get(row.task, ImageScores())
+        typical = found.typicality.get(point) if point else None
+        records.append(
+            {
+                "sample_id": row.sample_id,
+                "task": row.task,
+                "image_id": image,
+                "is_reference": row.sample_id in signals.reference,
+                "relevance": signals.relevance.get(row.sample_id),
+                "cluster": found.clusters.get(point) if point else None,
+                "typicality": typical if typical is not None and math.isfinite(typical) else None,
+            }
+        )
     return pa.Table.from_pylist(records, schema=TABLES["presel_scores"].arrow_schema())
+
+
+def _task_scores(
+    ctx: Context, points: dict[str, str], drawn: set[str], options: PreselOptions, mode: Mode
+) -> ImageScores:
+    """Scores of the points (id -> image) of one task; points without an embedding have none."""
+    name = embedding_fingerprint(ctx.project.image_encoder)
+    ids, matrix = ctx.vectors.read(embeddings.SIGNAL, name, sorted(set(points.values())))
+    row_of = {image: index for index, image in enumerate(ids)}
+    known = [point for point, image in sorted(points.items()) if image in row_of]
+    if not known:
+        raise NotMaterializedError("a task has no image with an embedding; see the table signal_failures")
+    vectors = matrix[[row_of[points[point]] for point in known]]
+    return score_images(known, vectors, drawn, options, seed=SEED, mode=mode)

@@ -48,7 +48,7 @@ def present_sources(ctx: Context, recipe: RecipeSettings) -> Sources:
     if recipe.method != "presel":
         return Sources(manifest, None, None)
     names = ("presel_scores", "presel_tasks")
-    found, tasks = (ctx.store.require(name, scores.partition(recipe.dataset)) for name in names)
+    found, tasks = (ctx.store.require(name, scores.partition(recipe.dataset, recipe.mode)) for name in names)
     return Sources(manifest, found, tasks)
 
 
@@ -112,7 +112,7 @@ def _presel(ctx: Context, recipe: RecipeSettings, sources: Sources, budget_rows:
     )
     difficulty = dict(zip(tasks["task"].to_pylist(), tasks["difficulty"].to_pylist(), strict=True))
     options = PreselOptions.model_validate(recipe.options)
-    return presel_select(rows, budget_rows, difficulty, options, seed=recipe.seed)
+    return presel_select(rows, budget_rows, difficulty, options, seed=recipe.seed, mode=recipe.mode)
 
 
 def run(ctx: Context, name: str) -> StageResult:

@@ -2,11 +2,16 @@
 in whichever process it runs.
 """
 
+import gc
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from vsel_platform.config import DatasetSettings
+from vsel_platform.samples.arrow import digests, number_lists, numbers, record_batch, string_lists, strings
 from vsel_platform.samples.columnar import ValueBatch
 from vsel_platform.samples.formats import Format, reader
 from vsel_platform.samples.images import ImageIndex, default_root
@@ -18,15 +23,17 @@ from vsel_platform.samples.validation import identify, read_row
 from vsel_platform.tables import TABLES
 
 ROW_DIGEST_BYTES = 16
+SAMPLE_KEY_BYTES = 32
+DIGEST_BYTES = SAMPLE_KEY_BYTES + ROW_DIGEST_BYTES
+GROUP_ROWS = 256  # rows whose images are read together; few, so that the same memory is used again
 
 
 @dataclass(slots=True)
 class Processed:
-    """What became of a batch.
+    """What became of a batch, as record batches.
 
-    `accepted`: position, digest (32 bytes sample_id + 16 bytes hash of the row), sample_id, conversation,
-    image_ids, n_turns, n_characters, row_json, task_key, source_id. `rejected`: the `quarantine` columns.
-    `images`: the `images` columns, once per distinct image of the batch. `blobs`: bytes of embedded images.
+    `accepted`: see `accepted_schema`. `rejected`: the `quarantine` columns. `images`: the `images` columns, once
+    per distinct image of the batch, in order of appearance. `blobs`: bytes of embedded images.
     """
 
     accepted: Any
@@ -40,6 +47,14 @@ class Processed:
         return int(self.accepted.num_rows + self.rejected.num_rows)
 
 
+@dataclass(slots=True)
+class _Found:
+    samples: list[Sample] = field(default_factory=list)
+    tasks: list[bytes] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+
+
 class BatchProcessor:
     """Everything that one dataset's settings say about its rows."""
 
@@ -50,28 +65,43 @@ class BatchProcessor:
 
     def process(self, batch: RawBatch | ValueBatch) -> Processed:
         """Tables of a batch; every row is in `accepted` or in `rejected`."""
-        rejected: list[Rejected] = []
+        found = _Found()
+        rows = parse_batch(batch)
+        with _collector_paused():
+            while group := list(islice(rows, GROUP_ROWS)):
+                self._process_group(group, found)
+        found.rejected.sort(key=lambda row: row.position)
+        return _tables(found)
+
+    def _process_group(self, rows: list[SourceRow | Rejected], found: _Found) -> None:
         read: list[tuple[SourceRow, Conversation]] = []
-        for row in parse_batch(batch):
+        for row in rows:
             result = row if isinstance(row, Rejected) else read_row(row, self.format)
-            if isinstance(result, Rejected):
-                rejected.append(result)
-            elif isinstance(row, SourceRow):
+            if isinstance(row, SourceRow) and isinstance(result, Conversation):
                 read.append((row, result))
+            elif isinstance(result, Rejected):
+                found.rejected.append(result)
         self.images.prepare(image for _, conversation in read for image in conversation.images)
-        samples: list[Sample] = []
-        tasks: list[str] = []
-        blobs: dict[str, bytes] = {}
         for row, conversation in read:
             sample = identify(row, conversation, self.images)
             if isinstance(sample, Rejected):
-                rejected.append(sample)
+                found.rejected.append(sample)
                 continue
-            samples.append(sample)
-            tasks.append(self.tasks.key(row.value, sample.image_paths if sample.images else (), row.position))
-            blobs.update((i.image_id, i.data) for i in conversation.images if isinstance(i, EmbeddedImage))
-        rejected.sort(key=lambda row: row.position)
-        return Processed(_accepted(samples, tasks), _quarantine(rejected), _images(samples), blobs)
+            found.samples.append(sample)
+            found.tasks.append(self.tasks.key(row.value, sample.image_paths, row.position).encode())
+            found.blobs.update((i.image_id, i.data) for i in conversation.images if isinstance(i, EmbeddedImage))
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    # Rows hold no reference cycles, but their many small objects make the collector run all the time.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def row_digest(row_json: bytes) -> bytes:
@@ -79,41 +109,56 @@ def row_digest(row_json: bytes) -> bytes:
     return hashlib.sha256(row_json).digest()[:ROW_DIGEST_BYTES]
 
 
-def _accepted(samples: list[Sample], tasks: list[str]) -> Any:
+def accepted_schema() -> Any:
+    """Columns of accepted rows: those of `samples`, and what manifest and duplicates need.
+
+    `digest` is the sample_id (32 bytes) and the hash of the row (16 bytes); `image_rows` counts in `images`.
+    """
     import pyarrow as pa
 
-    columns = {
-        "position": pa.array([s.position for s in samples], pa.int64()),
-        "digest": pa.array([bytes.fromhex(s.sample_id) + row_digest(s.row_json) for s in samples], pa.binary()),
-        "sample_id": pa.array([s.sample_id for s in samples], pa.string()),
-        "conversation": pa.array([s.conversation for s in samples], pa.string()),
-        "image_ids": pa.array([[i.image_id for i in s.images] for s in samples], pa.list_(pa.string())),
-        "n_turns": pa.array([s.n_turns for s in samples], pa.int32()),
-        "n_characters": pa.array([s.n_characters for s in samples], pa.int64()),
-        "row_json": pa.array([s.row_json for s in samples], pa.string()),
-        "task_key": pa.array(tasks, pa.string()),
-        "source_id": pa.array([s.source_id for s in samples], pa.string()),
+    more = {
+        "position": pa.int64(),
+        "digest": pa.binary(DIGEST_BYTES),
+        "image_rows": pa.list_(pa.int32()),
+        "task_key": pa.string(),
+        "source_id": pa.string(),
     }
-    return pa.table(columns)
+    return pa.schema([*TABLES["samples"].arrow_schema(), *(pa.field(name, kind) for name, kind in more.items())])
 
 
-def _quarantine(rows: list[Rejected]) -> Any:
-    import pyarrow as pa
-
-    values = [[getattr(row, name) for row in rows] for name in TABLES["quarantine"].column_names]
-    schema = TABLES["quarantine"].arrow_schema()
-    arrays = [pa.array(column, kind.type) for column, kind in zip(values, schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _images(samples: list[Sample]) -> Any:
-    import pyarrow as pa
-
-    distinct: dict[str, ImageRecord] = {}
+def _tables(found: _Found) -> Processed:
+    samples = found.samples
+    distinct: dict[str, int] = {}
+    records: list[ImageRecord] = []
     for sample in samples:
         for image in sample.images:
-            distinct.setdefault(image.image_id, image)
-    schema = TABLES["images"].arrow_schema()
-    records = distinct.values()
-    arrays = [pa.array([getattr(r, name) for r in records], schema.field(name).type) for name in schema.names]
-    return pa.Table.from_arrays(arrays, schema=schema)
+            if distinct.setdefault(image.image_id, len(records)) == len(records):
+                records.append(image)
+    image_ids = [sample.image_ids for sample in samples]
+    columns = {
+        "sample_id": strings([s.sample_id.encode() for s in samples]),
+        "conversation": strings([s.conversation for s in samples]),
+        "image_ids": string_lists([[name.encode() for name in names] for names in image_ids]),
+        "n_turns": numbers([s.n_turns for s in samples], "int32"),
+        "n_characters": numbers([s.n_characters for s in samples], "int64"),
+        "row_json": strings([s.row_json for s in samples]),
+        "position": numbers([s.position for s in samples], "int64"),
+        "digest": digests([bytes.fromhex(s.sample_id) + row_digest(s.row_json) for s in samples], DIGEST_BYTES),
+        "image_rows": number_lists([[distinct[name] for name in names] for names in image_ids]),
+        "task_key": strings(found.tasks),
+        "source_id": strings([s.source_id for s in samples]),
+    }
+    accepted = record_batch(accepted_schema(), columns)
+    return Processed(accepted, _records("quarantine", found.rejected), _records("images", records), found.blobs)
+
+
+def _records(table: str, records: Sequence[Rejected | ImageRecord]) -> Any:
+    """Record batch of a table whose columns are attributes (texts or integers) of `records`."""
+    columns = {}
+    for column in TABLES[table].columns:
+        values = [getattr(record, column.name) for record in records]
+        if column.type == "string":
+            columns[column.name] = strings([None if v is None else v.encode() for v in values])
+        else:
+            columns[column.name] = numbers(values, column.type)
+    return record_batch(TABLES[table].arrow_schema(), columns)

@@ -40,10 +40,8 @@ class Container:
 
     def encode(self, value: Any) -> bytes:
         """One row in this style."""
-        if self.compact:
-            separators = (",", ":")
-        else:
-            separators = (",", ": ") if self.row_indent is not None else (", ", ": ")
+        comma = "," if self.compact or self.row_indent is not None else ", "
+        separators = (comma, ":" if self.compact else ": ")
         text = json.dumps(value, indent=self.row_indent, ensure_ascii=self.ensure_ascii, separators=separators)
         return (text.replace("\n", "\n" + self.shift) if self.shift else text).encode("utf-8")
 

@@ -1,12 +1,13 @@
 """Cuts the stream of accepted rows into shards of new content and names their manifest rows."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vsel_platform.identity import hash_ids
-from vsel_platform.samples.batches import Processed
+from vsel_platform.samples.arrow import booleans, fixed_values, lengths, list_values, numbers, record_batch, strings
+from vsel_platform.samples.batches import DIGEST_BYTES, SAMPLE_KEY_BYTES, Processed
 from vsel_platform.samples.content import KnownContent
 from vsel_platform.samples.sample import QUOTED_CHARACTERS, Reason
 from vsel_platform.tables import TABLES
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 256 << 20
 ROW_OVERHEAD_BYTES = 200
-SAMPLE_KEY_BYTES = 32
 NAME_DIGITS = 12
+IMAGE_ID_LENGTH = 64
+REPEATED = b"the same row stands at an earlier position"
 
 
 @dataclass(slots=True)
@@ -48,14 +50,12 @@ class _BatchView:
     """Columns of a batch as Python lists, for the loop over its rows."""
 
     def __init__(self, batch: Processed) -> None:
-        import pyarrow.compute as pc
-
-        table = batch.accepted
-        self.digests: list[bytes] = table["digest"].to_pylist()
-        self.image_ids: list[list[str]] = table["image_ids"].to_pylist()
-        self.conversation_bytes: list[int] = pc.binary_length(table["conversation"]).to_pylist()
-        self.row_bytes: list[int] = pc.binary_length(table["row_json"]).to_pylist()
-        self.image_rows = {name: i for i, name in enumerate(batch.images["image_id"].to_pylist())}
+        rows = batch.accepted
+        self.digests = fixed_values(rows["digest"], DIGEST_BYTES)
+        self.image_rows = list_values(rows["image_rows"])
+        self.image_ids = [name.decode() for name in fixed_values(batch.images["image_id"], IMAGE_ID_LENGTH)]
+        self.row_bytes = lengths(rows["row_json"])
+        self.conversation_bytes = lengths(rows["conversation"])
 
 
 class ShardCutter:
@@ -86,7 +86,7 @@ class ShardCutter:
         self._open_rows = self._open_bytes = 0
         self._open_samples: list[Any] = []
         self._open_images: list[Any] = []
-        self._waiting: list[tuple[Any, list[int]]] = []
+        self._waiting: deque[tuple[dict[str, Any], list[int], int]] = deque()
 
     def add(self, batch: Processed) -> None:
         """Take the next batch, in source order."""
@@ -95,7 +95,7 @@ class ShardCutter:
         self.totals.accepted += len(decisions.kept)
         self.totals.duplicates += sum(decisions.duplicate)
         if decisions.kept:
-            self._waiting.append((self._manifest(batch, decisions), decisions.shards))
+            self._waiting.append((self._manifest(batch, decisions), decisions.shards, max(decisions.shards)))
         self._flush()
 
     def finish(self) -> None:
@@ -105,8 +105,7 @@ class ShardCutter:
         self._flush()
 
     def _decide(self, batch: Processed) -> _Decisions:
-        view, decisions, known = _BatchView(batch), _Decisions(), self._known
-        new: list[int] = []
+        view, decisions, known, new = _BatchView(batch), _Decisions(), self._known, []
         for index, digest in enumerate(view.digests):
             key, row = digest[:SAMPLE_KEY_BYTES], digest[SAMPLE_KEY_BYTES:]
             if row in self._seen_rows:
@@ -114,20 +113,19 @@ class ShardCutter:
                 continue
             self._seen_rows.add(row)
             slot = known.slot(key)
-            is_new = slot is None
             if slot is None:
                 slot = known.add(key, row, self._open)
                 self._seen_slots.append(0)
                 new.append(index)
                 self._open_rows += 1
                 self._open_bytes += view.conversation_bytes[index] + view.row_bytes[index]
-            own_json = not is_new and not known.holds_row(slot, row)
+            own_json = not known.holds_row(slot, row)
             decisions.kept.append(index)
             decisions.shards.append(known.shard_of(slot))
             decisions.duplicate.append(bool(self._seen_slots[slot]))
             decisions.own_json.append(own_json)
             self._seen_slots[slot] = 1
-            self._note_images(view, index)
+            self._count_images(view, index)
             if self._open_rows:
                 self._open_bytes += ROW_OVERHEAD_BYTES + (view.row_bytes[index] if own_json else 0)
                 if self._open_rows >= self._shard_rows or self._open_bytes >= SHARD_BYTES:
@@ -137,11 +135,12 @@ class ShardCutter:
         self._collect(batch, view, new)
         return decisions
 
-    def _note_images(self, view: _BatchView, index: int) -> None:
-        images = view.image_ids[index]
-        if not images:
+    def _count_images(self, view: _BatchView, index: int) -> None:
+        rows = view.image_rows[index]
+        if not rows:
             self.totals.text_only += 1
-        for image in images:
+        for row in rows:
+            image = view.image_ids[row]
             if image not in self._images_seen:
                 self._images_seen[image] = image in self._known_images
                 self.totals.images += 1
@@ -151,65 +150,61 @@ class ShardCutter:
         if not new:
             return
         self.totals.new += len(new)
-        self._open_samples.append(batch.accepted.select(TABLES["samples"].column_names).take(new))
-        images: dict[str, int] = {}
+        samples = batch.accepted.select(TABLES["samples"].column_names)
+        whole = len(new) == samples.num_rows
+        self._open_samples.append(samples if whole else samples.take(numbers(new, "int64")))
+        images: list[int] = []
         for index in new:
-            for image in view.image_ids[index]:
-                if not self._images_seen[image]:
-                    self._images_seen[image] = True
-                    images[image] = view.image_rows[image]
+            for row in view.image_rows[index]:
+                if not self._images_seen[view.image_ids[row]]:
+                    self._images_seen[view.image_ids[row]] = True
+                    images.append(row)
         if images:
-            self._open_images.append(self._store_blobs(batch, batch.images.take(list(images.values()))))
+            self._open_images.append(self._store_blobs(batch, batch.images.take(numbers(images, "int64"))))
             self.totals.new_images += len(images)
 
     def _store_blobs(self, batch: Processed, images: Any) -> Any:
-        import pyarrow as pa
-
         if not batch.blobs:
             return images
-        paths = [
-            self._sink.blob(row["image_id"], batch.blobs[row["image_id"]])
-            if row["image_id"] in batch.blobs and not row["path"]
-            else row["path"]
-            for row in images.select(["image_id", "path"]).to_pylist()
-        ]
+        paths = []
+        for name, path in zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True):
+            paths.append(path or self._sink.blob(name, batch.blobs[name]))
         at = images.schema.get_field_index("path")
-        return images.set_column(at, images.schema.field("path"), pa.array(paths, pa.string()))
+        return images.set_column(at, images.schema.field("path"), strings([path.encode() for path in paths]))
 
     def _close(self) -> None:
         import pyarrow as pa
 
-        samples = pa.concat_tables(self._open_samples)
-        schema = TABLES["images"].arrow_schema()
-        images = pa.concat_tables(self._open_images) if self._open_images else schema.empty_table()
+        samples = pa.Table.from_batches(self._open_samples).sort_by("sample_id")
+        images = pa.Table.from_batches(self._open_images, TABLES["images"].arrow_schema()).sort_by("image_id")
         name = f"{self._dataset}-{hash_ids(samples['sample_id'].to_pylist())[:NAME_DIGITS]}"
-        self._sink.shard(
-            name,
-            samples.sort_by("sample_id").cast(TABLES["samples"].arrow_schema()),
-            images.sort_by("image_id").cast(schema),
-        )
+        self._open_samples, self._open_images = [], []
+        self._sink.shard(name, samples, images)
         self._known.close_shard(self._open, name)
         self.new_shards.append(name)
         self._open = self._known.open_shard()
         self._open_rows = self._open_bytes = 0
-        self._open_samples, self._open_images = [], []
 
-    def _manifest(self, batch: Processed, decisions: _Decisions) -> Any:
-        """Manifest rows of a batch, without their shards."""
+    def _manifest(self, batch: Processed, decisions: _Decisions) -> dict[str, Any]:
+        """Manifest columns of a batch, without the shard; copies, so that the batch itself can go."""
         import pyarrow as pa
-        import pyarrow.compute as pc
 
-        columns = ["position", "sample_id", "task_key", "source_id", "row_json"]
-        rows = batch.accepted.select(columns).take(decisions.kept)
-        own = pa.array(decisions.own_json, pa.bool_())
-        tasks = {key: self._task_name(key) for key in rows["task_key"].unique().to_pylist()}
+        kept = numbers(decisions.kept, "int64")
+        rows = batch.accepted.select(["position", "sample_id", "task_key", "source_id"]).take(kept)
+        keys = rows["task_key"].dictionary_encode()
+        tasks = strings([self._task_name(key).encode() for key in keys.dictionary.to_pylist()])
+        if any(decisions.own_json):
+            own = [k if is_own else None for k, is_own in zip(decisions.kept, decisions.own_json, strict=True)]
+            row_json = batch.accepted["row_json"].take(numbers(own, "int64"))
+        else:
+            row_json = pa.nulls(len(decisions.kept), pa.string())
         return {
             "position": rows["position"],
             "sample_id": rows["sample_id"],
-            "task": pa.array([tasks[key] for key in rows["task_key"].to_pylist()], pa.string()),
+            "task": tasks.take(keys.indices),
             "source_id": rows["source_id"],
-            "is_duplicate": pa.array(decisions.duplicate, pa.bool_()),
-            "row_json": pc.if_else(own, rows["row_json"], pa.scalar(None, pa.string())),
+            "is_duplicate": booleans(decisions.duplicate),
+            "row_json": row_json,
         }
 
     def _flush(self) -> None:
@@ -217,27 +212,26 @@ class ShardCutter:
         import pyarrow as pa
 
         schema = TABLES["manifest"].arrow_schema()
-        while self._waiting and (not self._open_rows or max(self._waiting[0][1]) < self._open):
-            columns, numbers = self._waiting.pop(0)
-            columns["shard"] = pa.array([self._known.shards[n] for n in numbers], pa.string())
-            self._sink.manifest(pa.table([columns[name] for name in schema.names], schema=schema))
+        while self._waiting and (not self._open_rows or self._waiting[0][2] < self._open):
+            columns, shards, _ = self._waiting.popleft()
+            columns["shard"] = strings([self._known.shards[n].encode() for n in shards])
+            self._sink.manifest(pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema))
 
     def _quarantine(self, batch: Processed, repeated: list[int]) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        refused = batch.rejected
+        batches = [batch.rejected]
         if repeated:
-            rows = batch.accepted.select(["position", "row_json"]).take(repeated)
+            rows = batch.accepted.select(["position", "row_json"]).take(numbers(repeated, "int64"))
             columns = {
                 "position": rows["position"],
-                "reason": pa.array([Reason.DUPLICATE_ROW.value] * len(repeated), pa.string()),
-                "detail": pa.array(["the same row stands at an earlier position"] * len(repeated), pa.string()),
+                "reason": strings([Reason.DUPLICATE_ROW.encode()] * len(repeated)),
+                "detail": strings([REPEATED] * len(repeated)),
                 "row_json": pc.utf8_slice_codeunits(rows["row_json"], 0, QUOTED_CHARACTERS),
             }
-            schema = refused.schema
-            more = pa.table([columns[name] for name in schema.names], schema=schema)
-            refused = pa.concat_tables([refused, more]).sort_by("position")
+            batches.append(record_batch(TABLES["quarantine"].arrow_schema(), columns))
+        refused = pa.Table.from_batches(batches)
         if refused.num_rows:
             self.totals.rejected.update(refused["reason"].to_pylist())
-            self._sink.quarantine(refused)
+            self._sink.quarantine(refused.sort_by("position"))

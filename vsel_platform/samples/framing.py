@@ -7,9 +7,10 @@ import numpy as np
 import orjson
 
 from vsel_platform.errors import DataError
-from vsel_platform.samples.batches import Processed
+from vsel_platform.samples.batches import Processed, accepted_schema
 from vsel_platform.samples.raw import Fault, RawBatch
 from vsel_platform.samples.sample import Reason
+from vsel_platform.tables import TABLES
 
 _LENGTH = struct.Struct("<q")
 
@@ -58,8 +59,8 @@ def unpack_batch(parts: list[bytes]) -> RawBatch:
 
 
 def pack_processed(result: Processed) -> list[Any]:
-    """The tables of a processed batch as message parts (Arrow streams)."""
-    return [_to_stream(table) for table in (result.accepted, result.rejected, result.images)]
+    """The tables of a processed batch as message parts (Arrow record batches)."""
+    return [batch.serialize() for batch in (result.accepted, result.rejected, result.images)]
 
 
 def unpack_processed(parts: list[bytes]) -> Processed:
@@ -68,13 +69,6 @@ def unpack_processed(parts: list[bytes]) -> Processed:
 
     if len(parts) == 1:
         raise DataError(parts[0].decode())
-    return Processed(*(pa.ipc.open_stream(part).read_all() for part in parts))
-
-
-def _to_stream(table: Any) -> Any:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
+    schemas = (accepted_schema(), TABLES["quarantine"].arrow_schema(), TABLES["images"].arrow_schema())
+    batches = (pa.ipc.read_record_batch(part, schema) for part, schema in zip(parts, schemas, strict=True))
+    return Processed(*batches)

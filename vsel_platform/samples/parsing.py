@@ -10,7 +10,7 @@ import orjson
 from vsel_platform.samples.sample import Reason, RefusedRow
 
 MAX_DEPTH = 64
-LONG_NUMBER = re.compile(rb"[\s:,\[\-]\d{19}|^\d{19}")
+LONG_NUMBER = re.compile(rb"[\s:,\[\-]\d{19}")
 
 
 def parse_row(raw: bytes, *, exact: bool = False) -> tuple[Any, bytes]:

@@ -169,8 +169,8 @@ def long_numbers(data: bytes, starts: Offsets, ends: Offsets) -> list[int]:
     """Indices of the elements with a number of 19 digits or more, which may not fit into 64 bits."""
     digit = (np.frombuffer(data, dtype=np.uint8)[::DIGIT_STRIDE] - 48) < 10
     if digit.size < 3:
-        at = np.zeros(min(1, len(data)), dtype=np.int64)
-    else:
-        at = np.flatnonzero(digit[:-2] & digit[1:-1] & digit[2:]) * DIGIT_STRIDE
-    rows = np.unique(np.searchsorted(starts, at, side="right") - 1)
-    return [i for i in rows.tolist() if i >= 0 and LONG_NUMBER.search(data[starts[i] : ends[i]])]
+        return []
+    at = np.flatnonzero(digit[:-2] & digit[1:-1] & digit[2:]) * DIGIT_STRIDE
+    numbers = [i for i in at.tolist() if LONG_NUMBER.search(data, max(0, i - 8), i + 20)]
+    rows = np.unique(np.searchsorted(starts, numbers, side="right") - 1)
+    return [i for i in rows.tolist() if i >= 0]

@@ -51,7 +51,9 @@ def identify(row: SourceRow, conversation: Conversation, images: ImageIndex) -> 
     The identity is `identity.sample_id`, made from the same JSON text that is stored as the conversation.
     """
     try:
-        turns = [(role, normalise_text(text)) for role, text in conversation.turns]
+        turns = conversation.turns
+        if not row.json.isascii():
+            turns = [(role, normalise_text(text)) for role, text in turns]
         text = orjson.dumps(turns)
         _check_tags(text.count(IMAGE_TAG), len(conversation.images))
         records = tuple(map(images.get, conversation.images))
@@ -71,8 +73,8 @@ def identify(row: SourceRow, conversation: Conversation, images: ImageIndex) -> 
 
 
 def _identity(conversation: bytes, images: tuple[ImageRecord, ...]) -> str:
-    ids = orjson.dumps([image.image_id for image in images])
-    return hashlib.sha256(b"[%b,%b]" % (conversation, ids)).hexdigest()
+    ids = b'"%b"' % b'","'.join([image.image_id.encode() for image in images]) if images else b""
+    return hashlib.sha256(b"[%b,[%b]]" % (conversation, ids)).hexdigest()
 
 
 def _id_json(value: str | int) -> bytes:

@@ -30,6 +30,12 @@ from vsel_platform.samples.framing import (
 from vsel_platform.samples.raw import RawBatch
 
 BATCHES_PER_WORKER = 2
+# Memory of one batch is used again for the next instead of being given back and asked for anew.
+KEEP_MEMORY = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+}
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -93,7 +99,7 @@ def _result(item: Future[Processed] | ValueBatch, processor: BatchProcessor) -> 
 
 def _start(settings: DatasetSettings) -> subprocess.Popen[bytes]:
     paths = [str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, **KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(paths)}
     child = subprocess.Popen(
         [sys.executable, "-m", "vsel_platform.samples.workers"],
         stdin=subprocess.PIPE,

@@ -1,21 +1,25 @@
 """Clusters, and how typical a vector is of its cluster."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
-SEEDING_ROWS_PER_CLUSTER = 50
+from vsel_platform.selection.kmeans import Clustering, Labels, Vectors, fit_kmeans
+from vsel_platform.selection.workers import workers
 
+__all__ = [
+    "Clustering",
+    "Labels",
+    "Vectors",
+    "cluster_typicality",
+    "fit_kmeans",
+    "neighbours",
+    "normalise_rows",
+    "typicality",
+]
 
-@dataclass(frozen=True, slots=True)
-class Clustering:
-    """Labels int32 [n], centroids float32 [k, d], inertia (sum of squared distances)."""
-
-    labels: NDArray[np.int32]
-    centroids: Vectors
-    inertia: float
+ROWS_PER_BLOCK = 2048
 
 
 def normalise_rows(vectors: Vectors) -> Vectors:
@@ -24,25 +28,19 @@ def normalise_rows(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / np.where(norms > 0, norms, 1.0), np.float32)
 
 
-def fit_kmeans(vectors: Vectors, n_clusters: int, *, seed: int, n_iterations: int = 25) -> Clustering:
-    """k-means by faiss on float32 [n, d], seeded; callers pass rows sorted by id, so that order does not matter."""
-    import faiss
-    from sklearn.cluster import kmeans_plusplus
+def neighbours(vectors: Vectors, n_neighbours: int) -> tuple[Vectors, NDArray[np.int64]]:
+    """The nearest OTHER rows by inner product: similarities float32 and indices int64, both [n, k], best first.
 
-    data = np.ascontiguousarray(vectors, np.float32)
-    step = max(1, len(data) // (SEEDING_ROWS_PER_CLUSTER * n_clusters))
-    seeds, _ = kmeans_plusplus(data[::step], n_clusters, random_state=seed)
-    kmeans = faiss.Kmeans(
-        data.shape[1],
-        n_clusters,
-        niter=n_iterations,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=1024,
-    )
-    kmeans.train(data, init_centroids=seeds)
-    distances, labels = kmeans.index.search(data, 1)
-    return Clustering(labels[:, 0].astype(np.int32), np.asarray(kmeans.centroids, np.float32), float(distances.sum()))
+    k = min(n_neighbours, n - 1); equal similarities are in order of index.
+    """
+    n = len(vectors)
+    k = max(0, min(n_neighbours, n - 1))
+    found = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+    for start, block in _similarity_blocks(vectors):
+        order = np.argsort(-block, axis=1, kind="stable")[:, :k]
+        found[0][start : start + len(block)] = np.take_along_axis(block, order, axis=1)
+        found[1][start : start + len(block)] = order
+    return found
 
 
 def typicality(vectors: Vectors, n_neighbours: int) -> NDArray[np.float64]:
@@ -55,10 +53,35 @@ def typicality(vectors: Vectors, n_neighbours: int) -> NDArray[np.float64]:
     if k < 1:
         return np.full(n, np.nan)
     result = np.empty(n, np.float64)
-    for start in range(0, n, 2048):
-        block = vectors[start : start + 2048] @ vectors.T
+    for start, block in _similarity_blocks(vectors):
+        block.partition(n - k, axis=1)
+        result[start : start + len(block)] = block[:, n - k :].mean(axis=1, dtype=np.float64)
+    return result
+
+
+def cluster_typicality(
+    vectors: Vectors, labels: Labels, n_neighbours: int, *, n_threads: int = 0
+) -> NDArray[np.float64]:
+    """Typicality among the rows with the same label, float64 [n]; NaN for a row that is alone.
+
+    The number of threads (0 = all) does not change the result.
+    """
+    result = np.full(len(vectors), np.nan)
+    order = np.argsort(labels, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+    def score(members: NDArray[np.int64]) -> None:
+        result[members] = typicality(vectors[members], n_neighbours)
+
+    with workers(n_threads) as pool:
+        pool.map(score, groups)
+    return result
+
+
+def _similarity_blocks(vectors: Vectors) -> Iterator[tuple[int, Vectors]]:
+    """(first row, inner products float32 [rows, n] with -inf for a row with itself)."""
+    for start in range(0, len(vectors), ROWS_PER_BLOCK):
+        block = vectors[start : start + ROWS_PER_BLOCK] @ vectors.T
         rows = np.arange(len(block))
         block[rows, start + rows] = -np.inf
-        nearest = np.partition(block, n - k, axis=1)[:, n - k :]
-        result[start : start + 2048] = nearest.astype(np.float64).mean(axis=1)
-    return result
+        yield start, block

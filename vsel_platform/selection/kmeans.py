@@ -55,9 +55,10 @@ def fit_kmeans(
 ) -> Clustering:
     """Cluster float32 rows [n, d] by Euclidean distance.
 
-    Iterations over all rows stop when the inertia hardly falls any more, at `n_iterations` at the latest. The result depends on rows, their order and seed, not on `n_threads` (0 = all): callers sort rows by id,
-    so that it depends on the set of rows alone. There are fewer clusters than asked for if there are fewer distinct
-    rows. Raises SelectionError for no rows, no clusters, or values that are not finite.
+    Iterations over all rows stop when the inertia hardly falls any more, at `n_iterations` at the latest. The
+    result depends on rows, their order and seed, not on `n_threads` (0 = all): callers sort rows by id, so that it
+    depends on the set of rows alone. There are fewer clusters than asked for if there are fewer distinct rows.
+    Raises SelectionError for no rows, no clusters, or values that are not finite.
     """
     data = np.ascontiguousarray(vectors, np.float32)
     if data.ndim != 2 or not len(data) or n_clusters < 1:
@@ -102,7 +103,7 @@ def _sample(n_rows: int, n_clusters: int, rng: np.random.Generator) -> NDArray[n
 
 def _project(data: Vectors, rng: np.random.Generator, pool: Workers) -> Vectors:
     """Rows in the space of the leading principal components of a sample, float32 [n, PROJECTED_DIMENSIONS]."""
-    from scipy.linalg import eigh
+    from scipy.linalg import eigh  # type: ignore[import-untyped]
 
     d = data.shape[1]
     sample = data[np.sort(rng.choice(len(data), min(PCA_ROWS, len(data)), replace=False))]
@@ -131,7 +132,7 @@ def _lloyd(data: Vectors, centroids: Vectors, n_iterations: int, tolerance: floa
 
 def _means(data: Vectors, labels: Labels, empty: Vectors, pool: Workers) -> Vectors:
     """Mean of the rows of each cluster, float32 [k, d]; a cluster without rows takes its row of `empty`."""
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
     counts = np.bincount(labels, minlength=len(empty))
     ends = np.concatenate([[0], np.cumsum(counts)])

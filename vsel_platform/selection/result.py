@@ -1,7 +1,11 @@
 """What a method returns, whatever the method."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
+
+from vsel_platform.errors import SelectionError
+from vsel_platform.selection.budgets import largest_remainder
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +42,31 @@ class SelectionResult:
     tasks: list[TaskBudget]
     shortfall: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of a selection: its number from 1, rows up to and including it, and how many it adds per task."""
+
+    number: int
+    rows: int
+    added: dict[str, int]
+
+
+def split_rounds(result: SelectionResult, n_rounds: int) -> list[Round]:
+    """Cut a selection into nested rounds: the reference rows first, then equal parts in rank order.
+
+    With one round, or without reference rows, there is no round of reference rows only. The selection itself does
+    not depend on the number of rounds. Raises SelectionError for fewer than one round.
+    """
+    if n_rounds < 1:
+        raise SelectionError(f"{n_rounds} rounds: give at least 1")
+    reference = sum(row.reason == "reference" for row in result.rows)
+    parts = [reference] if reference and n_rounds > 1 else []
+    parts += largest_remainder([1.0] * (n_rounds - len(parts)), len(result.rows) - sum(parts))
+    rounds, end = [], 0
+    for number, size in enumerate(parts, start=1):
+        added = Counter(row.task for row in result.rows[end : end + size])
+        end += size
+        rounds.append(Round(number, end, dict(sorted(added.items()))))
+    return rounds

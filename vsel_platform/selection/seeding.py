@@ -53,7 +53,7 @@ def _draw(weights: NDArray[np.float32], size: int, rng: np.random.Generator) -> 
     """`size` positions, with replacement, with probability in proportion to the weights."""
     cumulative = np.cumsum(weights, dtype=np.float64)
     found = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
-    return np.minimum(found, len(weights) - 1)
+    return np.asarray(np.minimum(found, len(weights) - 1), np.int64)
 
 
 def _greedy_plus_plus(sample: _Sample, n_clusters: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -147,7 +147,8 @@ def _swap(sample: _Sample, seeds: Vectors, n_steps: int, rng: np.random.Generato
 
 def _removal_costs(near: _Nearest, n_centroids: int) -> NDArray[np.float64]:
     """What the cost rises by if a centroid goes away, [k]."""
-    return np.bincount(near.first, weights=near.d_second - near.d_first, minlength=n_centroids)
+    rise = (near.d_second - near.d_first).astype(np.float64)
+    return np.bincount(near.first, weights=rise, minlength=n_centroids).astype(np.float64)
 
 
 def _best_swap(

@@ -33,7 +33,7 @@ def workers(n_threads: int = 0) -> Iterator[Workers]:
     here the split is ours and fixed.
     """
     import faiss
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     size = n_threads or int(faiss.omp_get_max_threads())
     with (

@@ -142,5 +142,6 @@ def _result(code: int, work: Path) -> QueryResult:
     report = orjson.loads(outcome.read_bytes())
     if report["error"] is not None:
         raise QueryError(report["error"])
-    with pa.OSFile(str(work / "result.arrow"), "rb") as source, pa.ipc.open_file(source) as reader:
+    # A mapping stays valid when the directory is removed, and a large result is not copied.
+    with pa.ipc.open_file(pa.memory_map(str(work / "result.arrow"))) as reader:
         return QueryResult(reader.read_all(), bool(report["truncated"]))

@@ -35,10 +35,12 @@ def add_lora(model: Any, settings: LoraSettings, *, base_name: str) -> Any:
         # One expression instead of a list: peft keeps lists as sets, whose order differs from run to run.
         target_modules=_linear_layers(model),
         modules_to_save=[PROJECTOR] if train_projector else None,
-        base_model_name_or_path=base_name,
     )
     with quiet_transformers():
-        return peft.get_peft_model(model, config)
+        peft_model = peft.get_peft_model(model, config)
+    # peft would name the directory that the weights came from, a place in a cache for a hub model.
+    peft_model.peft_config["default"].base_model_name_or_path = base_name
+    return peft_model
 
 
 def _linear_layers(model: Any) -> str:

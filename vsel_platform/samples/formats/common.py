@@ -24,21 +24,27 @@ def read_turns(
     row: Mapping[str, Any], key: str, role_key: str, text_key: str, roles: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     """Turns under `key` as `(role, text)` with the platform's roles. Raises RefusedRow."""
-    turns: list[tuple[str, str]] = []
-    for number, turn in enumerate(turn_list(row, key)):
+    given = turn_list(row, key)
+    try:
+        turns = [(roles[turn[role_key]], turn[text_key]) for turn in given]
+        "".join([text for _, text in turns])
+        return turns
+    except (KeyError, TypeError, IndexError):
+        raise _fault(given, key, role_key, text_key, roles) from None
+
+
+def _fault(turns: list[Any], key: str, role_key: str, text_key: str, roles: Mapping[str, str]) -> RefusedRow:
+    """What is wrong with the first turn that cannot be read."""
+    for number, turn in enumerate(turns):
+        where = f"{key}[{number}]"
         if not isinstance(turn, dict):
-            raise RefusedRow(Reason.TURN_NOT_AN_OBJECT, f"{key}[{number}] is a {type(turn).__name__}")
+            return RefusedRow(Reason.TURN_NOT_AN_OBJECT, f"{where} is a {type(turn).__name__}")
         name, text = turn.get(role_key), turn.get(text_key)
-        role = roles.get(name) if isinstance(name, str) else None
-        if role is None:
-            known = ", ".join(roles)
-            raise RefusedRow(Reason.ROLE_UNKNOWN, f"{key}[{number}].{role_key} is {name!r}; known: {known}")
+        if not isinstance(name, str) or name not in roles:
+            return RefusedRow(Reason.ROLE_UNKNOWN, f"{where}.{role_key} is {name!r:.80}; known: {', '.join(roles)}")
         if not isinstance(text, str):
-            raise RefusedRow(
-                Reason.TEXT_NOT_A_STRING, f"{key}[{number}].{text_key} is {type(text).__name__}, not a string"
-            )
-        turns.append((role, text))
-    return turns
+            return RefusedRow(Reason.TEXT_NOT_A_STRING, f"{where}.{text_key} is a {type(text).__name__}")
+    return RefusedRow(Reason.CONVERSATION_MISSING, f"`{key}` cannot be read as turns")
 
 
 def read_images(row: Mapping[str, Any]) -> list[ImageReference]:

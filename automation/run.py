@@ -56,10 +56,20 @@ def _materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step,
         raise_on_error=False,
     )
     if not result.success:
-        failures = [event for event in result.all_events if event.is_failure and event.step_key]
-        detail = failures[0].message if failures else "see the run"
-        raise VselError(f"{step.target} failed in run {result.run_id}: {detail}")
+        raise VselError(f"{step.target} failed in run {result.run_id}: {_why(result)}")
     log(f"{step.asset} [{step.key}] {time.monotonic() - start:.1f} s")
+
+
+def _why(result: dg.ExecuteInProcessResult) -> str:
+    """Failed checks with what they found, else the first error of the run."""
+    checks = [found for found in result.get_asset_check_evaluations() if not found.passed]
+    if checks:
+        return "; ".join(f"check {c.check_name}: {c.metadata['detail'].value}" for c in checks)
+    events = [event for event in result.all_events if event.is_step_failure]
+    error = events[0].step_failure_data.error if events else None
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else "see the run in the Dagster UI"
 
 
 def main(arguments: list[str]) -> int:

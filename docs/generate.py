@@ -12,7 +12,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vsel_platform.config import Project
-from vsel_platform.tables import TABLES, TableSpec
+from vsel_platform.storage.catalog_schema import COLUMNS, LINEAGE, VECTOR_COLUMNS
+from vsel_platform.storage.vectors import VECTOR_SIGNALS
+from vsel_platform.tables import TABLES, Column, TableSpec
 
 DOCS = Path(__file__).resolve().parent
 COMMAND = "make docs"
@@ -51,9 +53,15 @@ Every key, with its type and default (**required** if there is none):
 TABLES_INTRODUCTION = """\
 # Tables
 
-Every table is declared once, in `vsel_platform/tables.py`; storage, checks, SQL comments and this page are made
-from it. A partition is a set of immutable Parquet files behind one pointer. `vsel sql` shows every table as a
-view. Image embeddings are not listed here: they lie in LanceDB, one row per image.
+Every table is declared once, in `vsel_platform/tables.py`; storage, checks, SQL comments and this page are made from
+it. A partition is a set of immutable Parquet files behind one pointer. In SQL every table is one view over all its
+partitions, and the partition columns stand before the table's own.
+"""
+
+SQL_ONLY = """
+## Only in SQL
+
+What `vsel sql` shows beside the tables: embeddings, which lie in LanceDB, and what is known about the store itself.
 """
 
 GENERATED = "<!-- Written by `{command}`; edit the code, not this page. -->\n\n"
@@ -162,21 +170,34 @@ def tables_page() -> str:
     listing = [(f"[`{spec.name}`](#{spec.name})", spec.description) for spec in TABLES.values()]
     parts.append(markdown_table(("Table", "What it holds"), listing))
     parts += [table_section(spec) for spec in TABLES.values()]
+    parts.append(SQL_ONLY)
+    parts += [view_section(name, text, VECTOR_COLUMNS) for name, text in VECTOR_SIGNALS.items()]
+    parts += [view_section(spec.name, spec.description, spec.columns) for spec in (LINEAGE, COLUMNS)]
     return "".join(parts)
 
 
 def table_section(spec: TableSpec) -> str:
     """Heading, description, partition, key and columns of a table."""
-    rows = [
-        (f"`{c.name}`", f"`{c.type}`" + (", NULL allowed" if c.nullable else ""), c.unit, c.description)
-        for c in spec.columns
-    ]
     partition = ", ".join(f"`{name}`" for name in spec.partition_by)
     key = ", ".join(f"`{name}`" for name in spec.key)
     return (
         f"\n## {spec.name}\n\n{spec.description}\n\nPartition: {partition}. Key in a partition: {key}.\n\n"
-        + markdown_table(("Column", "Type", "Unit", "Meaning"), rows)
+        + columns_table(spec.columns)
     )
+
+
+def view_section(name: str, description: str, columns: Sequence[Column]) -> str:
+    """Heading, description and columns of something that only SQL shows."""
+    return f"\n### {name}\n\n{description}\n\n{columns_table(columns)}"
+
+
+def columns_table(columns: Sequence[Column]) -> str:
+    """Markdown table of columns."""
+    rows = [
+        (f"`{c.name}`", f"`{c.type}`" + (", NULL allowed" if c.nullable else ""), c.unit, c.description)
+        for c in columns
+    ]
+    return markdown_table(("Column", "Type", "Unit", "Meaning"), rows)
 
 
 def first_paragraph(model: type[BaseModel]) -> str:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, Field
 
 from vsel_platform.config import Project, parse_project
+from vsel_platform.storage.catalog_schema import catalog_tables
 from vsel_platform.tables import TABLES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -84,6 +85,11 @@ def test_every_column_of_a_table_is_on_the_page(table: str) -> None:
         assert column.description.replace("|", "\\|") in line
         assert ("NULL allowed" in line) == column.nullable
     assert section in generate.tables_page()
+
+
+def test_everything_that_can_be_queried_has_a_section() -> None:
+    headings = re.findall(r"^##+ (\w+)$", generate.tables_page(), re.MULTILINE)
+    assert headings == catalog_tables()
 
 
 class Part(BaseModel):

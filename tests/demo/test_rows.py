@@ -48,6 +48,17 @@ def test_several_wrong_names_differ(source: Source) -> None:
         assert len(set(source.other_names(pizza, 5, Chance(seed, "x")))) == 5
 
 
+def test_other_groups_are_all_but_the_right_one(source: Source) -> None:
+    pizza = next(concept for concept in source.concepts if concept.key == "1f355")
+    assert len(source.other_groups(pizza)) == 8
+    assert "food & drink" not in source.other_groups(pizza)
+
+
+def test_clocks_and_keys_are_told_apart(source: Source) -> None:
+    assert {drawing.concept.reads for drawing in source.keys} == set("0123456789")
+    assert len({drawing.concept.reads for drawing in source.clocks}) == 24
+
+
 def test_only_drawings_that_can_be_named_are_named(source: Source) -> None:
     assert all(drawing.concept.nameable for drawing in source.nameable)
     assert {drawing.concept.subgroup for drawing in source.drawings} >= {"keycap", "alphanum"}

@@ -60,6 +60,34 @@ def test_clip_gives_the_pooled_token_of_its_vision_tower(clip_dir):
     np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-6)
 
 
+def small_models():
+    """Other architectures: name of the configuration, its model, and where the feature is."""
+    import transformers as t
+
+    vit = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    square = {"image_size": 28, "patch_size": 14}
+    return {
+        "vit": (t.ViTModel(t.ViTConfig(**vit, **square), add_pooling_layer=False), "cls"),
+        "siglip": (t.SiglipVisionModel(t.SiglipVisionConfig(**vit, **square)), "pooled"),
+        "convnext": (t.ConvNextModel(t.ConvNextConfig(depths=[1, 1], hidden_sizes=[8, 12], num_stages=2)), "pooled"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["vit", "siglip", "convnext"])
+def test_other_architectures_give_their_documented_feature(tmp_path, clip_dir, kind):
+    model, feature = small_models()[kind]
+    model.eval().save_pretrained(tmp_path)
+    shutil.copy(clip_dir / "preprocessor_config.json", tmp_path)
+    encoder = load(settings(tmp_path), "cpu")
+    pixels = encoder.preprocess(noise())[None]
+    with torch.no_grad():
+        output = model(torch.from_numpy(pixels))
+    expected = output.last_hidden_state[:, 0] if feature == "cls" else output.pooler_output
+    assert encoder.feature == feature
+    assert encoder.dimension == expected.shape[1]
+    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA", "I;16"])
 def test_every_colour_mode_becomes_rgb(dinov2_dir, mode):
     encoder = load(settings(dinov2_dir), "cpu")

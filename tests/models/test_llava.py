@@ -7,7 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_encoders import save_tiny_dinov2
-from tiny_llava import IMAGE_TOKENS, conversation, picture, save_tiny, tiny_adapter, tiny_model, tiny_tokenizer
+from tiny_llava import (
+    IMAGE_TOKENS,
+    conversation,
+    picture,
+    save_tiny,
+    tiny_adapter,
+    tiny_image_processor,
+    tiny_model,
+    tiny_tokenizer,
+)
 
 from vsel_platform.config import LoraSettings, VlmSettings
 from vsel_platform.errors import ConfigError, ModelError, UnsafeCheckpointError
@@ -89,9 +98,7 @@ def test_the_merged_adapter_computes_what_its_layers_do(base_dir, adapter_dir):
     assert losses(merged) == pytest.approx(losses(expected), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "options", [{"template": "plain"}, {"max_tokens": 100}, {"dtype": "bfloat16"}]
-)
+@pytest.mark.parametrize("options", [{"template": "plain"}, {"max_tokens": 100}, {"dtype": "bfloat16"}])
 def test_the_fingerprint_follows_what_changes_results(base_dir, options):
     base = load_vlm(settings(base_dir), "cpu").fingerprint
     assert load_vlm(settings(base_dir, **options), "cpu").fingerprint != base
@@ -124,6 +131,36 @@ def test_an_adapter_with_non_finite_weights_is_refused(base_dir, adapter_dir, tm
     save_file(state, copy / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="does not fit the model"):
         load_vlm(settings(base_dir), "cpu", adapter_dir=str(copy))
+
+
+def rewritten(adapter_dir, copy, change):
+    shutil.copytree(adapter_dir, copy)
+    state = change(load_file(copy / "adapter_model.safetensors"))
+    save_file(state, copy / "adapter_model.safetensors")
+    return str(copy)
+
+
+def test_an_adapter_with_missing_or_unknown_layers_is_refused(base_dir, adapter_dir, tmp_path):
+    def without_a_layer(state):
+        del state[next(key for key in state if "layers.1.mlp.up_proj.lora_A" in key)]
+        return state
+
+    def with_another_layer(state):
+        key = next(key for key in state if "layers.1.mlp.up_proj.lora_A" in key)
+        return {**state, key.replace("layers.1", "layers.7"): state[key].clone()}
+
+    for name, change in (("missing", without_a_layer), ("unknown", with_another_layer)):
+        directory = rewritten(adapter_dir, tmp_path / name, change)
+        with pytest.raises(ModelError, match=r"does not fit the model: .*up_proj"):
+            load_vlm(settings(base_dir), "cpu", adapter_dir=directory)
+
+
+def test_an_adapter_for_another_width_is_refused(adapter_dir, tmp_path):
+    tiny_model(width=64).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tiny_image_processor().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="does not fit the model"):
+        load_vlm(settings(tmp_path), "cpu", adapter_dir=str(adapter_dir))
 
 
 def test_an_adapter_that_is_not_there_is_named(base_dir, tmp_path):

@@ -59,9 +59,7 @@ def test_an_empty_text_is_the_first_token_alone(modern, legacy):
     assert modern.encode("") == legacy.encode("") == [1]
 
 
-texts = st.lists(
-    st.sampled_from(["USER: ", "ASSISTANT:", "</s>", "<s>", " ", "\n", "dog", "é", WORD_MARK]), max_size=8
-)
+texts = st.lists(st.sampled_from(["USER: ", "ASSISTANT:", "</s>", "<s>", " ", "\n", "dog", "é", WORD_MARK]), max_size=8)
 
 
 @given(texts.map("".join))
@@ -80,8 +78,9 @@ def test_an_absent_legacy_flag_means_legacy(tmp_path):
 def test_blanks_beside_a_stripping_special_token_vanish(tmp_path):
     directory = save_tokenizer(tmp_path)
     config = directory / "tokenizer_config.json"
-    config.write_text(config.read_text().replace('"</s>", "lstrip": false, "rstrip": false',
-                                                 '"</s>", "lstrip": true, "rstrip": true'))
+    config.write_text(
+        config.read_text().replace('"</s>", "lstrip": false, "rstrip": false', '"</s>", "lstrip": true, "rstrip": true')
+    )
     tokenizer = ReleasedTokenizer(directory)
     assert tokenizer.encode("dog </s> dog") == tokenizer.encode("dog</s>dog")
 

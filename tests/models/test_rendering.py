@@ -66,9 +66,7 @@ def test_an_image_tag_inside_an_answer_is_an_image_and_no_target():
 def test_the_first_token_is_never_a_target():
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.post_processor = None
-    own = Renderer(
-        tokenizer, load_template("plain"), image_token_id=IMAGE_ID, image_tokens=IMAGE_TOKENS, max_tokens=99
-    )
+    own = Renderer(tokenizer, load_template("plain"), image_token_id=IMAGE_ID, image_tokens=IMAGE_TOKENS, max_tokens=99)
     row = own.render([("assistant", "cat and dog")], 0)
     assert row.answer_index[0] == -1
     assert row.n_targets == len(row) - 1

@@ -32,8 +32,7 @@ def embedded(name):
     """Vectors and failures of the images of a recorded list, by unique_idx."""
     encoder = load_image_encoder(EncoderSettings(model=str(FEATURES / "tiny_dinov2")), "cpu")
     items = [
-        (str(e["unique_idx"]), lambda e=e: Image.open(FEATURES / "images" / e["image"]))
-        for e in read(FEATURES / name)
+        (str(e["unique_idx"]), lambda e=e: Image.open(FEATURES / "images" / e["image"])) for e in read(FEATURES / name)
     ]
     batches = list(embed_images(encoder, items, batch_size=2))
     vectors = {int(i): v for batch in batches for i, v in zip(batch.ids, batch.vectors, strict=True)}

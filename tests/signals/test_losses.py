@@ -61,7 +61,9 @@ def test_sum_mean_and_count_agree_and_conditions_share_their_count():
             assert value.n_cut == 0
 
 
-@pytest.mark.parametrize("options", [{"batch_tokens": 1}, {"batch_tokens": 150}, {"window_rows": 1}, {"window_rows": 5}])
+@pytest.mark.parametrize(
+    "options", [{"batch_tokens": 1}, {"batch_tokens": 150}, {"window_rows": 1}, {"window_rows": 5}]
+)
 def test_batches_and_windows_do_not_change_the_values(options):
     expected = [v.loss_sum for v in values_of(ROWS)]
     np.testing.assert_allclose([v.loss_sum for v in values_of(ROWS, **options)], expected, atol=1e-4)

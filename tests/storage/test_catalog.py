@@ -1,6 +1,9 @@
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +12,8 @@ from synthetic_store import DATASET, ENCODER, ROWS, SHARDS, build, sample
 from vsel_platform.errors import StorageError
 from vsel_platform.storage.catalog import open_catalog, publish_catalog_file, snapshot
 from vsel_platform.storage.catalog_schema import all_columns, catalog_tables, sql_type
-from vsel_platform.storage.pointers import history
+from vsel_platform.storage.duckdb_files import PublishedFiles
+from vsel_platform.storage.pointers import history, swap_pointer
 from vsel_platform.storage.store import Store
 from vsel_platform.storage.vectors import VectorStore
 from vsel_platform.tables import TABLES
@@ -48,7 +52,7 @@ def test_embeddings_are_read_through_lance(store):
     assert [row[0] for row in found] == ids
     assert {row[2] for row in found} == {ENCODER}
     assert found[0][3] == pytest.approx(vectors[0].tolist())
-    assert rows(connection, "SELECT count(*) FROM image_embeddings WHERE shard = 'demo-0001'") == [(10,)]
+    assert rows(connection, "SELECT count(*) FROM image_embeddings WHERE shard = 'demo-0001'") == [(9,)]
 
 
 def test_tables_without_partitions_are_empty_views_of_the_right_types(root):
@@ -145,9 +149,9 @@ def test_a_manifest_shows_the_vectors_of_its_version(tmp_path):
         metadata={"lance_table": state.table, "lance_version": state.version},
     )
     count = "SELECT count(*), count(*) FILTER (id = 'new') FROM image_embeddings"
-    assert rows(open_catalog(store), count) == [(11, 1)]
-    assert rows(open_catalog(store, manifest={"inputs": before}), count) == [(20, 0)]
-    assert rows(open_catalog(store, manifest={"inputs": before[1:]}), count) == [(10, 0)]
+    assert rows(open_catalog(store), count) == [(10, 1)]
+    assert rows(open_catalog(store, manifest={"inputs": before}), count) == [(19, 0)]
+    assert rows(open_catalog(store, manifest={"inputs": before[1:]}), count) == [(9, 0)]
 
 
 @pytest.mark.parametrize("manifest", [{}, {"inputs": "x"}, {"inputs": [1]}])
@@ -179,11 +183,6 @@ def test_roots_and_partitions_with_special_characters_work(tmp_path):
 
 
 def test_many_partitions_open_quickly(tmp_path):
-    import time
-    from dataclasses import replace
-
-    from vsel_platform.storage.pointers import swap_pointer
-
     store = Store(str(tmp_path))
     made = store.publish("quarantine", {"dataset": "d0"}, quarantine(1))
     for number in range(1, 300):
@@ -204,8 +203,6 @@ def test_catalog_file_opens_in_another_process_and_is_replaced_as_a_whole(tmp_pa
             [sys.executable, "-c", script, str(path), sql], check=True, capture_output=True, text=True, cwd="/"
         ).stdout.strip()
 
-    import duckdb
-
     assert ask("SELECT count(*) FROM presel_scores") == str(ROWS)
     with duckdb.connect(str(path), read_only=True) as shell:  # a shell that stays open
         store.publish("quarantine", {"dataset": DATASET}, quarantine(1))
@@ -225,8 +222,6 @@ def test_catalog_file_is_refused_on_s3(s3_root):
 
 @pytest.mark.integration
 def test_a_catalog_on_s3_can_open_published_files_only(s3_root):
-    from vsel_platform.storage.duckdb_files import PublishedFiles
-
     store = build(s3_root, with_vectors=False)
     store.files.write("secret.parquet", b"PAR1")
     (pointer,) = store.pointers("presel_scores")

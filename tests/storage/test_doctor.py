@@ -110,15 +110,14 @@ def test_dagsters_storage_is_named(monkeypatch, tmp_path):
 
 
 def test_decoders_are_tried(monkeypatch, tmp_path):
-    from PIL import WebPImagePlugin
+    from PIL import Image
 
     assert by_check(diagnose(str(tmp_path)))["image decoders"].detail == "PNG, JPEG, WEBP, GIF, BMP"
 
     def broken(*_: object, **__: object) -> None:
         raise OSError("no libwebp")
 
-    monkeypatch.setattr(WebPImagePlugin, "WebPImageFile", broken)
-    monkeypatch.setitem(__import__("PIL.Image", fromlist=["OPEN"]).OPEN, "WEBP", (broken, lambda _: True))
+    monkeypatch.setitem(Image.OPEN, "WEBP", (broken, lambda _: True))
     finding = by_check(diagnose(str(tmp_path)))["image decoders"]
     assert finding.status == "fail"
     assert "WEBP" in finding.detail

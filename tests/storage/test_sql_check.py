@@ -8,6 +8,7 @@ from vsel_platform.storage.catalog_schema import catalog_tables
 from vsel_platform.storage.sql_check import MAX_CHARACTERS, check_query
 from vsel_platform.storage.sql_functions import FUNCTIONS, TABLE_FUNCTIONS
 
+
 @pytest.mark.parametrize("sql", list(ATTACKS), ids=lambda sql: sql[:60])
 def test_an_attack_is_refused_and_named(sql):
     with pytest.raises(QueryError, match=ATTACKS[sql]):

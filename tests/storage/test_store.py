@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from store_writer import PARTITION, die_at, publish, rows
 
 from vsel_platform.errors import NotMaterializedError, StorageError
+from vsel_platform.storage import parquet
 from vsel_platform.storage.files import TEMPORARY_PREFIX
 from vsel_platform.storage.pointers import as_of, history
 from vsel_platform.storage.store import Store, artifact_name
@@ -19,8 +21,6 @@ WATCHED = {"open", "os.rename", "os.mkdir", "os.remove", "os.chmod", "fcntl.floc
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
-    from vsel_platform.storage import parquet
-
     monkeypatch.setattr(parquet, "ROWS_PER_FILE", 2)
 
 
@@ -131,7 +131,7 @@ def test_pointers_are_listed_by_table(root):
         store.publish("quarantine", {"dataset": dataset}, rows("x"))
     store.publish_pointer("image_embeddings", {"fingerprint": "f", "shard": "s"}, rows=3, data_version="v")
     assert [p.key for p in store.pointers("quarantine")] == ["quarantine/dataset=a", "quarantine/dataset=b"]
-    assert [p.key for p in store.pointers()][0] == "image_embeddings/fingerprint=f/shard=s"
+    assert next(p.key for p in store.pointers()) == "image_embeddings/fingerprint=f/shard=s"
     assert len(list(store.pointers())) == 3
 
 
@@ -184,8 +184,6 @@ def test_a_damaged_artifact_is_published_again(tmp_path):
 
 
 def test_an_artifact_cannot_write_outside_its_directory(tmp_path):
-    from dataclasses import replace
-
     source = tmp_path / "source"
     source.mkdir()
     (source / "a").write_text("x")

@@ -141,15 +141,19 @@ LEGITIMATE = {
     "SELECT * FROM presel_scores QUALIFY percent_rank() OVER (PARTITION BY task ORDER BY typicality) > 0.85": {
         "presel_scores"
     },
-    "SELECT * FROM (SELECT task, n_rows FROM presel_tasks) PIVOT (sum(n_rows) FOR task IN ('a', 'b'))": {"presel_tasks"},
+    "SELECT * FROM (SELECT task, n_rows FROM presel_tasks) PIVOT (sum(n_rows) FOR task IN ('a', 'b'))": {
+        "presel_tasks"
+    },
     "SELECT * FROM presel_tasks UNPIVOT (value FOR name IN (n_rows, n_reference))": {"presel_tasks"},
     "SELECT json_extract_string(row_json, '$.id'), row_json->>'task', row_json->'a' FROM samples": {"samples"},
     "SELECT key, value FROM samples, json_each(row_json)": {"samples"},
     "SELECT list_transform(image_ids, x -> x[:8]), [i for i in image_ids if i <> ''] FROM samples": {"samples"},
-    "SELECT list_cosine_similarity(a.vector, b.vector) FROM image_embeddings a, image_embeddings b": {"image_embeddings"},
+    "SELECT list_cosine_similarity(a.vector, b.vector) FROM image_embeddings a, image_embeddings b": {
+        "image_embeddings"
+    },
     "SELECT unnest(inputs) FROM lineage": {"lineage"},
     "SELECT i FROM range(3) t(i), unnest([1, 2]) u(j), generate_series(1, 2) g(k)": set(),
-    "SELECT CAST(1 AS DECIMAL(10, 2)), TRY_CAST('x' AS INTEGER), '2026-01-01'::DATE + INTERVAL 1 DAY, 1.5::DOUBLE": set(),
+    "SELECT CAST(1 AS DECIMAL(10, 2)), TRY_CAST('x' AS INTEGER), DATE '2026-01-01' + INTERVAL 1 DAY, 1::DOUBLE": set(),
     "SELECT CASE WHEN loss_sum IS NULL THEN 0 ELSE 1 END, coalesce(loss_mean, 0) FROM losses": {"losses"},
     "SELECT DISTINCT ON (task) * FROM presel_scores ORDER BY task, typicality DESC NULLS LAST": {"presel_scores"},
     "SELECT task FROM manifest INTERSECT SELECT task FROM presel_tasks EXCEPT SELECT 'x'": {"manifest", "presel_tasks"},

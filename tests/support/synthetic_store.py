@@ -27,6 +27,9 @@ def image(number: int) -> str:
     return f"{1000 + number // 2:064x}"
 
 
+FAILED = image(ROWS - 1)  # the one image that has no embedding
+
+
 def task(number: int) -> str:
     """Task of a row."""
     return TASKS[number % len(TASKS)]
@@ -117,7 +120,7 @@ def _signals(store: Store) -> list[Pointer]:
         key = {"fingerprint": MODEL, "shard": name}
         made.append(store.publish("losses", key, pa.table(losses), fingerprint=MODEL, run_id="run-2"))
         failed = {
-            "content_id": [image(39)] if name == SHARDS[1] else [],
+            "content_id": [FAILED] if name == SHARDS[1] else [],
             "reason": ["unreadable"] if name == SHARDS[1] else [],
             "detail": ["truncated file"] if name == SHARDS[1] else [],
         }
@@ -130,7 +133,7 @@ def _signals(store: Store) -> list[Pointer]:
 def _vectors(store: Store) -> list[Pointer]:
     vectors, made = VectorStore(store.files.root_url), []
     for name in SHARDS:
-        ids = sorted({image(n) for n in range(ROWS) if shard(n) == name})
+        ids = sorted({image(n) for n in range(ROWS) if shard(n) == name and image(n) != FAILED})
         matrix = np.random.default_rng(len(made)).normal(size=(len(ids), 4)).astype(np.float32)
         state = vectors.replace_shard("image_embeddings", ENCODER, name, ids, matrix)
         made.append(

@@ -33,9 +33,7 @@ def save_tokenizer(directory: Path, *, legacy: bool | None = False) -> Path:
     )
     sentences.unlink()
     (directory / "tokenizer.vocab").unlink()
-    special = {
-        str(i): {"content": t, "lstrip": False, "rstrip": False} for i, t in enumerate(["<unk>", "<s>", "</s>"])
-    }
+    special = {str(i): {"content": t, "lstrip": False, "rstrip": False} for i, t in enumerate(["<unk>", "<s>", "</s>"])}
     config = {"added_tokens_decoder": special, "model_max_length": 2048, "pad_token": "<unk>"}
     if legacy is not None:
         config["legacy"] = legacy

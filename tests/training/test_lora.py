@@ -21,9 +21,7 @@ ROWS = [
     LossRow(f"row{i:02}", conversation("<image>\nWhat colour?", ("red", "white")[i % 2], "Sure?", "Yes"), [f"i{i % 2}"])
     for i in range(12)
 ]
-QUICK = LoraSettings(
-    rank=4, alpha=8, learning_rate=1e-2, projector_learning_rate=1e-3, epochs=2, batch_rows=4, seed=1
-)
+QUICK = LoraSettings(rank=4, alpha=8, learning_rate=1e-2, projector_learning_rate=1e-3, epochs=2, batch_rows=4, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Order of rows and learning rates."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def test_warm_up_rises_to_one_and_the_cosine_falls():
     assert found[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
     assert found[10] == 1.0
     assert found[55] == pytest.approx(0.5)
-    assert all(a > b for a, b in zip(found[10:], found[11:], strict=False))
+    assert all(a > b for a, b in pairwise(found[10:]))
     assert 0 < found[-1] < 0.001
 
 

@@ -1,6 +1,6 @@
 """Tasks about a picture of one drawing. Answers come from metadata and pixels, so they are exact."""
 
-from vsel_platform.demo.artwork import Drawing
+from vsel_platform.demo.artwork import VENDORS, Drawing
 from vsel_platform.demo.chance import Chance
 from vsel_platform.demo.colours import absent_colours, main_colour, visible_colours
 from vsel_platform.demo.pictures import Variant
@@ -41,25 +41,30 @@ def ask_colour(drawing: Drawing, variant: Variant, source: Source, chance: Chanc
 
 
 def ask_yes_or_no(drawing: Drawing, variant: Variant, source: Source, chance: Chance) -> Turns | None:
-    """Two or three times whether it is what the question says; wrong names are often related ones."""
+    """Two or three of: is it this thing, this group, this emoji set; each is right every second time."""
     if not drawing.concept.nameable:
         return None
-    right = drawing.concept.name
-    asked = source.other_names(drawing.concept, 2 + chance.below(2), chance)
-    if chance.happens(0.75):
-        asked[chance.below(len(asked))] = right
-    return tuple((f"Is this: {name}?", "yes" if name == right else "no") for name in asked)
+    group = drawing.concept.group.lower()
+    asked = (
+        ("Is this: {}?", drawing.concept.name, source.other_name(drawing.concept, chance)),
+        ("Does it belong to {}?", group, chance.pick(source.other_groups(drawing.concept))),
+        ("Did {} draw it?", drawing.vendor, chance.pick([v for v in VENDORS if v != drawing.vendor])),
+    )
+    turns = []
+    for question, right, wrong in chance.sample(asked, 2 + chance.below(2)):
+        is_right = chance.happens(0.5)
+        turns.append((question.format(right if is_right else wrong), "yes" if is_right else "no"))
+    return tuple(turns)
 
 
 def ask_choice(drawing: Drawing, variant: Variant, source: Source, chance: Chance) -> Turns | None:
     """Which of four names, then which of four emoji groups; the answer is a letter."""
     if not drawing.concept.nameable:
         return None
-    groups = sorted({concept.group.lower() for concept in source.concepts} - {drawing.concept.group.lower()})
     turns = []
     for question, right, wrong in (
         ("What is it?", drawing.concept.name, source.other_names(drawing.concept, 3, chance)),
-        ("Which group?", drawing.concept.group.lower(), chance.sample(groups, 3)),
+        ("Which group?", drawing.concept.group.lower(), chance.sample(source.other_groups(drawing.concept), 3)),
     ):
         options = chance.sample([right, *wrong], 4)
         turns.append((f"{question} {list_options(options)}", choose_letter(options, right)))

@@ -84,6 +84,14 @@ class Source:
             pass
         return name
 
+    @cached_property
+    def _groups(self) -> tuple[str, ...]:
+        return tuple(sorted({concept.group.lower() for concept in self.concepts}))
+
+    def other_groups(self, concept: Concept) -> list[str]:
+        """The groups that a concept does not belong to, in lower case."""
+        return [group for group in self._groups if group != concept.group.lower()]
+
     def other_names(self, concept: Concept, count: int, chance: Chance) -> list[str]:
         """`count` different names of other concepts (see `other_name`)."""
         found: list[str] = []

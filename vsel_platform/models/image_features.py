@@ -42,6 +42,7 @@ class TowerFeatures:
         self._keep_bytes = keep_bytes
         self._kept: dict[str, torch.Tensor] = {}
         self._kept_bytes = 0
+        self._size = 0
         self.n_computed = 0
 
     def get(self, image_ids: Sequence[str]) -> "tuple[dict[str, torch.Tensor], dict[str, ContentFailure]]":
@@ -71,8 +72,9 @@ class TowerFeatures:
         return (self._model.fingerprint, self._model.device, "images")
 
     def _batch_size(self, pixels: Pixels) -> int:
-        size = automatic_batch_size(self._model.device, pixels.nbytes * ACTIVATIONS_PER_PIXEL_BYTE)
-        return self._limits.limit(self._key(), size)
+        if not self._size:
+            self._size = automatic_batch_size(self._model.device, pixels.nbytes * ACTIVATIONS_PER_PIXEL_BYTE)
+        return self._limits.limit(self._key(), self._size)
 
     def _compute(self, batch: list[tuple[str, Pixels]]) -> "dict[str, torch.Tensor]":
         found: dict[str, torch.Tensor] = {}

@@ -17,6 +17,7 @@ from vsel_platform.models.templates import Template, load_template
 from vsel_platform.models.vlm import Condition, RenderedRow
 
 EMBEDDED_DEMO = "embedded:demo"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 class LlavaAdapter(LlavaForward):
@@ -123,15 +124,23 @@ def _load_base(settings: VlmSettings, device: str) -> tuple[Any, Any, Any, str]:
 def _merge_adapter(model: Any, directory: Path) -> tuple[Any, str]:
     """The model with the adapter's weights added to its own, and the hash of the adapter's weights."""
     import peft
+    from safetensors.torch import load_file
 
     if not directory.is_dir():
         raise ModelError(f"LoRA adapter: no directory {directory}")
     weight_files(directory)
     try:
+        config = peft.PeftConfig.from_pretrained(str(directory))
+        config.base_model_name_or_path = None  # peft warns when the base lies elsewhere than at training time
         with quiet_transformers():
-            wrapped = peft.PeftModel.from_pretrained(model, str(directory))
-            return wrapped.merge_and_unload(safe_merge=True), weights_hash(directory)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+            wrapped = peft.get_peft_model(model, config)
+        loaded = peft.set_peft_model_state_dict(wrapped, load_file(directory / ADAPTER_WEIGHTS))
+        own = {name for name in wrapped.state_dict() if "lora_" in name or "modules_to_save" in name}
+        wrong = sorted({*loaded.unexpected_keys, *own.intersection(loaded.missing_keys)})
+        if wrong:
+            raise ModelError(f"LoRA adapter {directory} does not fit the model: {', '.join(wrong[:5])}")
+        return wrapped.merge_and_unload(safe_merge=True), weights_hash(directory)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(f"LoRA adapter {directory} does not fit the model: {error}") from error
 
 

@@ -89,7 +89,9 @@ class BatchProcessor:
                 continue
             found.samples.append(sample)
             found.tasks.append(self.tasks.key(row.value, sample.image_paths, row.position).encode())
-            found.blobs.update((i.image_id, i.data) for i in conversation.images if isinstance(i, EmbeddedImage))
+            for image in conversation.images:
+                if isinstance(image, EmbeddedImage):
+                    found.blobs[image.image_id] = image.data
 
 
 @contextmanager
@@ -128,28 +130,38 @@ def accepted_schema() -> Any:
 
 def _tables(found: _Found) -> Processed:
     samples = found.samples
-    distinct: dict[str, int] = {}
-    records: list[ImageRecord] = []
-    for sample in samples:
-        for image in sample.images:
-            if distinct.setdefault(image.image_id, len(records)) == len(records):
-                records.append(image)
-    image_ids = [sample.image_ids for sample in samples]
+    records, image_rows = _distinct_images(samples)
     columns = {
         "sample_id": strings([s.sample_id.encode() for s in samples]),
         "conversation": strings([s.conversation for s in samples]),
-        "image_ids": string_lists([[name.encode() for name in names] for names in image_ids]),
+        "image_ids": string_lists([[image.image_id.encode() for image in s.images] for s in samples]),
         "n_turns": numbers([s.n_turns for s in samples], "int32"),
         "n_characters": numbers([s.n_characters for s in samples], "int64"),
         "row_json": strings([s.row_json for s in samples]),
         "position": numbers([s.position for s in samples], "int64"),
         "digest": digests([bytes.fromhex(s.sample_id) + row_digest(s.row_json) for s in samples], DIGEST_BYTES),
-        "image_rows": number_lists([[distinct[name] for name in names] for names in image_ids]),
+        "image_rows": number_lists(image_rows),
         "task_key": strings(found.tasks),
         "source_id": strings([s.source_id for s in samples]),
     }
     accepted = record_batch(accepted_schema(), columns)
     return Processed(accepted, _records("quarantine", found.rejected), _records("images", records), found.blobs)
+
+
+def _distinct_images(samples: list[Sample]) -> tuple[list[ImageRecord], list[list[int]]]:
+    """Distinct images in order of appearance, and for each sample the numbers of its images among them."""
+    distinct: dict[str, int] = {}
+    records: list[ImageRecord] = []
+    rows: list[list[int]] = []
+    for sample in samples:
+        numbers_of_sample = []
+        for image in sample.images:
+            row = distinct.setdefault(image.image_id, len(records))
+            if row == len(records):
+                records.append(image)
+            numbers_of_sample.append(row)
+        rows.append(numbers_of_sample)
+    return records, rows
 
 
 def _records(table: str, records: Sequence[Rejected | ImageRecord]) -> Any:

@@ -6,6 +6,7 @@ a JSON library wrote it in a usual style (indents, ASCII escapes, spaces or none
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -116,10 +117,15 @@ def _array_container(head: bytes, tail: bytes) -> Container:
     start, end = int(found.starts[0]), int(found.ends[0])
     shift = head[begin:start].rpartition(b"\n")[2].decode() if b"\n" in head[begin:start] else ""
     separator = b", " if not shift else b",\n" + shift.encode()
-    if len(found.starts) > 1:
+    # Elements that are not rows (a stray number) belong to no bracket or comma.
+    if len(found.starts) > 1 and re.fullmatch(rb"\s*,\s*", head[end : found.starts[1]]):
         separator = head[end : found.starts[1]]
-    closing = tail[tail.rfind(b"}") + 1 :]
-    plain = Container("array", head[:start], separator, closing, shift=shift)
+    opening = head[:start]
+    if not re.fullmatch(rb"(?:\xef\xbb\xbf)?\s*\[\s*", opening):
+        opening = b"[" + (b"\n" + shift.encode() if shift else b"")
+    end_of_array = re.search(rb"\s*\]\s*$", tail)
+    closing = end_of_array.group() if end_of_array else b"]"
+    plain = Container("array", opening, separator, closing, shift=shift)
     return _styled(plain, head[start:end], head)
 
 

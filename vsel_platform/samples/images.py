@@ -96,10 +96,8 @@ class ImageIndex:
     def _relative(self, reference: str) -> str:
         """Path below the root. Raises RefusedRow for a path that leads anywhere else."""
         path = reference
-        for prefix in self._prefixes:
-            if reference.startswith(prefix):
-                path = reference[len(prefix) :]
-                break
+        if reference.startswith(self._prefixes):
+            path = next(reference[len(p) :] for p in self._prefixes if reference.startswith(p))
         if "\0" in path:
             raise RefusedRow(Reason.IMAGE_OUTSIDE_ROOT, f"NUL in the path {reference!r}")
         if path.startswith("/") or "://" in path:

@@ -1,4 +1,7 @@
-"""What ingest works on: source rows, accepted samples, refused rows, images."""
+"""What ingest works on: source rows, accepted samples, refused rows, images.
+
+Records that exist once per row are named tuples: immutable, and a third of the cost of a frozen dataclass.
+"""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -84,8 +87,7 @@ class Turn(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
+class SourceRow(NamedTuple):
     """One row as the source has it: 0-based position over all files, compact JSON text, parsed value."""
 
     position: int
@@ -105,16 +107,14 @@ class EmbeddedImage:
 ImageReference = str | EmbeddedImage
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(NamedTuple):
     """What a format's reader gives back: `(role, text)` turns and image references, in order."""
 
     turns: list[tuple[str, str]]
     images: list[ImageReference]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
+class ImageRecord(NamedTuple):
     """One distinct image; sizes in bytes and pixels, None where the file was not opened."""
 
     image_id: str
@@ -126,8 +126,7 @@ class ImageRecord:
     format: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """An accepted row: identity, canonical conversation (JSON, NFC), images, and the row itself."""
 
     position: int
@@ -155,8 +154,7 @@ class Sample:
         return tuple(image.source_path for image in self.images)
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A refused row: where, why, and the first 2,000 characters of it."""
 
     position: int

@@ -20,6 +20,7 @@ from vsel_platform.samples.sample import (
 )
 
 IMAGE_TAG = b"<image>"
+ALTERNATING = ["user", "assistant"] * 64
 
 
 def validate(row: SourceRow, format: Format, images: ImageIndex) -> Sample | Rejected:
@@ -59,22 +60,22 @@ def identify(row: SourceRow, conversation: Conversation, images: ImageIndex) -> 
         records = tuple(map(images.get, conversation.images))
         source_id = row.value.get("id")
         return Sample(
-            position=row.position,
-            sample_id=_identity(text, records),
-            conversation=text,
-            n_turns=len(turns),
-            n_characters=sum([len(item) for _, item in turns]),
-            images=records,
-            source_id=None if source_id is None else _id_json(source_id),
-            row_json=row.json,
+            row.position,
+            _identity(text, records),
+            text,
+            len(turns),
+            len("".join([item for _, item in turns])),
+            records,
+            None if source_id is None else _id_json(source_id),
+            row.json,
         )
     except RefusedRow as refused:
         return reject(row.position, refused.reason, refused.detail, row.json)
 
 
 def _identity(conversation: bytes, images: tuple[ImageRecord, ...]) -> str:
-    ids = b'"%b"' % b'","'.join([image.image_id.encode() for image in images]) if images else b""
-    return hashlib.sha256(b"[%b,[%b]]" % (conversation, ids)).hexdigest()
+    ids = b'"' + b'","'.join([image.image_id.encode() for image in images]) + b'"' if images else b""
+    return hashlib.sha256(b"".join((b"[", conversation, b",[", ids, b"]]"))).hexdigest()
 
 
 def _id_json(value: str | int) -> bytes:
@@ -87,15 +88,18 @@ def _check_id(value: Any) -> None:
 
 
 def _check_roles(turns: list[tuple[str, str]]) -> None:
-    start = 1 if turns[0][0] == "system" else 0
+    roles = [role for role, _ in turns]
+    if roles == ALTERNATING[: len(roles)] and not len(roles) & 1:
+        return
+    start = 1 if roles[0] == "system" else 0
     if len(turns) == start:
         raise RefusedRow(Reason.CONVERSATION_EMPTY, "a system turn and nothing else")
     for number in range(start, len(turns)):
         due = "assistant" if (number - start) & 1 else "user"
-        if turns[number][0] != due:
-            detail = f"turn {number} is the {turns[number][0]}'s; the {due}'s turn is due"
+        if roles[number] != due:
+            detail = f"turn {number} is the {roles[number]}'s; the {due}'s turn is due"
             raise RefusedRow(Reason.ROLES_NOT_ALTERNATING, detail)
-    if turns[-1][0] != "assistant":
+    if roles[-1] != "assistant":
         detail = "the last turn is the user's: there is no answer to learn"
         raise RefusedRow(Reason.ROLES_NOT_ALTERNATING, detail)
 

@@ -106,6 +106,7 @@ def _start(settings: DatasetSettings) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         env=environment,
         bufsize=1 << 20,
+        pipesize=1 << 20,  # few switches between the processes
         start_new_session=True,  # an interrupt from the keyboard is the parent's to handle
     )
     if child.stdin is not None:

@@ -6,6 +6,7 @@ from typing import Any
 from vsel_platform.samples.sample import EmbeddedImage, ImageReference, Reason, RefusedRow
 
 LLAVA_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+NO_IMAGES: tuple[Any, ...] = (None, "", [])
 CHAT_ROLES = {"user": "user", "assistant": "assistant", "system": "system"}
 
 
@@ -53,17 +54,19 @@ def read_images(row: Mapping[str, Any]) -> list[ImageReference]:
     No key, null, an empty text or list are no images. Raises RefusedRow for anything else, and if both keys
     name images.
     """
-    given = [key for key in ("image", "images") if row.get(key) not in (None, "", [])]
-    if not given:
+    image, images = row.get("image"), row.get("images")
+    if isinstance(image, str) and image and images is None:
+        return [image]
+    if image in NO_IMAGES and images in NO_IMAGES:
         return []
-    if len(given) == 2:
+    key = "image" if images in NO_IMAGES else "images"
+    if image not in NO_IMAGES and images not in NO_IMAGES:
         raise RefusedRow(Reason.IMAGE_REFERENCE_INVALID, "both `image` and `images` are given")
-    value = row[given[0]]
-    images = [_reference(image) for image in (value if isinstance(value, list) else [value])]
-    for number, image in enumerate(images):
-        if image is None:
-            raise RefusedRow(Reason.IMAGE_REFERENCE_INVALID, f"{given[0]}[{number}] is no path and no image")
-    return [image for image in images if image is not None]
+    value = row[key]
+    found = [_reference(item) for item in (value if isinstance(value, list) else [value])]
+    if None in found:
+        raise RefusedRow(Reason.IMAGE_REFERENCE_INVALID, f"{key}[{found.index(None)}] is no path and no image")
+    return [item for item in found if item is not None]
 
 
 def _reference(image: Any) -> ImageReference | None:

@@ -32,7 +32,7 @@ Vectors = NDArray[np.float32]
 
 
 def mixture(n: int, d: int, seed: int) -> Vectors:
-    """Groups with Zipf-like sizes; variance falls as 1/i over the dimensions, inside groups nearly as wide as between."""
+    """Groups with Zipf-like sizes, nearly as wide as they lie apart; variance falls as 1/i over the dimensions."""
     rng = np.random.default_rng(seed)
     n_groups = max(2, round(n * 0.015))
     sizes = 1 / np.arange(1, n_groups + 1) ** 0.6

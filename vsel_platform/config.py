@@ -58,7 +58,9 @@ class ImageSettings(Settings):
 class DatasetSettings(Settings):
     """One source of image-instruction rows."""
 
-    format: Literal["llava", "sharegpt", "vision_flan", "huggingface"] = "llava"
+    format: Literal["llava", "sharegpt", "vision_flan", "huggingface"] = Field(
+        "llava", description="How rows are written in the source."
+    )
     source: str = Field(description="File, directory or glob; any fsspec path.")
     image_root: str = Field("", description="Root that relative image paths start at; nothing outside it is read.")
     task: TaskSettings = TaskSettings()
@@ -73,7 +75,9 @@ class EncoderSettings(Settings):
     name: str = Field("huggingface", description="Registered encoder: huggingface, efficientnet_lite0.")
     model: str = Field("facebook/dinov2-base", description="Hub id or directory (huggingface only).")
     revision: str | None = Field(None, description="Hub revision (commit) to pin.")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Precision that the encoder runs in."
+    )
     batch_size: int = Field(0, ge=0, description="Images per batch; 0 chooses it and halves it when memory is short.")
     decode_workers: int = Field(2, ge=0, description="Threads that decode images ahead of the model.")
 
@@ -84,7 +88,7 @@ class VlmSettings(Settings):
     model: str = Field("llava-hf/llava-1.5-7b-hf", description="Hub id, directory, or `embedded:demo`.")
     revision: str | None = Field(None, description="Hub revision (commit) to pin.")
     template: str = Field("vicuna_v1", description="Conversation template.")
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Precision of the model.")
     max_tokens: int = Field(2048, gt=0, description="Longest row [tokens]; longer ones are cut and counted.")
     batch_tokens: int = Field(
         8192, gt=0, description="Tokens per batch, padding included; halved when memory is short."
@@ -92,26 +96,28 @@ class VlmSettings(Settings):
 
 
 class LoraSettings(Settings):
-    """LoRA fine-tuning. Defaults are PreSel's (specification A1.9)."""
+    """LoRA fine-tuning. Defaults are those of PreSel's released training script."""
 
-    rank: int = Field(128, gt=0)
-    alpha: int = Field(256, gt=0)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    learning_rate: float = Field(2e-4, gt=0)
-    projector_learning_rate: float = Field(2e-5, ge=0, description="0 keeps the projector frozen.")
-    epochs: float = Field(1.0, gt=0)
+    rank: int = Field(128, gt=0, description="Rank of the adapter matrices.")
+    alpha: int = Field(256, gt=0, description="Scale of the adapter: alpha / rank.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapter.")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate of the adapter.")
+    projector_learning_rate: float = Field(
+        2e-5, ge=0, description="Peak learning rate of the projector; 0 keeps it frozen."
+    )
+    epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
     batch_rows: int = Field(64, gt=0, description="Rows per optimiser step.")
-    warmup_fraction: float = Field(0.03, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    seed: int = 12345
+    warmup_fraction: float = Field(0.03, ge=0, lt=1, description="Share of the steps with a rising rate.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    seed: int = Field(12345, description="Seed of the adapter and of the order of rows.")
 
 
 class ReferenceSettings(Settings):
     """The reference subset and the model trained on it (PreSel, step 1)."""
 
     fraction: float = Field(0.05, gt=0, le=1, description="Share of the images of every task.")
-    seed: int = 12345
+    seed: int = Field(12345, description="Seed of the draw.")
     refresh_growth: float = Field(
         0.25,
         ge=0,
@@ -124,8 +130,8 @@ class ReferenceSettings(Settings):
 class Budget(Settings):
     """How much to select: exactly one of rows, percent, tokens."""
 
-    rows: int | None = Field(None, gt=0)
-    percent: float | None = Field(None, gt=0, le=100)
+    rows: int | None = Field(None, gt=0, description="Rows.")
+    percent: float | None = Field(None, gt=0, le=100, description="Percent of the distinct rows.")
     tokens: int | None = Field(None, gt=0, description="Answer and question tokens of the selected rows.")
 
     @model_validator(mode="after")
@@ -138,11 +144,13 @@ class Budget(Settings):
 class RecipeSettings(Settings):
     """One selection: a method on a dataset under a budget."""
 
-    dataset: Name
-    method: str = "presel"
-    mode: Literal["default", "released"] = "default"
+    dataset: Name = Field(description="Dataset to select from.")
+    method: str = Field("presel", description="Method: presel, random.")
+    mode: Literal["default", "released"] = Field(
+        "default", description="default: corrected; released: as the paper's code behaves."
+    )
     budget: Budget = Budget(percent=15)
-    seed: int = 12345
+    seed: int = Field(12345, description="Seed of everything drawn.")
     rounds: int = Field(3, ge=1, description="The budget is reached in this many rounds.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the method.")
     train: bool = Field(True, description="Fine-tune on this selection in the `train` stage.")
@@ -159,7 +167,9 @@ class TrainingSettings(Settings):
 class ComputeSettings(Settings):
     """Where jobs that load a model run."""
 
-    backend: Literal["in_process", "subprocess"] = "subprocess"
+    backend: Literal["in_process", "subprocess"] = Field(
+        "subprocess", description="in_process: in the step's process; subprocess: in a process of its own."
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     threads: int = Field(0, ge=0, description="CPU threads of the worker; 0 = all cores.")
 
@@ -167,7 +177,7 @@ class ComputeSettings(Settings):
 class AutomationSettings(Settings):
     """When things run by themselves."""
 
-    nightly_cron: str = "0 2 * * *"
+    nightly_cron: str = Field("0 2 * * *", description="When the nightly schedule runs (cron, UTC).")
     source_interval_s: int = Field(30, ge=5, description="How often source files are looked at [s].")
     reconcile_interval_s: int = Field(30, ge=5, description="How often stale selections are looked for [s].")
     max_attempts: int = Field(3, ge=1, description="A failing target is not asked for again after this many failures.")
@@ -176,7 +186,7 @@ class AutomationSettings(Settings):
 class Project(Settings):
     """The project file."""
 
-    name: Name
+    name: Name = Field(description="Name of the project.")
     store: str = Field(".vsel/store", description="Directory or s3://bucket/prefix; relative to the project file.")
     datasets: dict[Name, DatasetSettings]
     image_encoder: EncoderSettings = EncoderSettings()

@@ -1,18 +1,13 @@
 """PreSel's corrected default: exact budgets, no NaN, no dependence on order, text rows as a stratum."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from vsel_platform.methods.presel import (
-    PreselOptions,
-    PreselRows,
-    instruction_relevance,
-    presel_select,
-    score_images,
-    task_importance,
-)
+from vsel_platform.errors import SelectionError
+from vsel_platform.methods.presel import PreselOptions, PreselRows, presel_select
 
 OPTIONS = PreselOptions()
 
@@ -31,6 +26,11 @@ def rows_of(n=400, n_text=40, seed=0, share_images=1):
         np.array([-1 if images[i] is None else (i - n_text) // share_images % 3 for i in range(n)], np.int32),
         typical,
     )
+
+
+def unscored(rows):
+    columns = zip(rows.image_ids, rows.is_reference, rows.typicality, strict=True)
+    return sum(image is not None and not drawn and math.isnan(t) for image, drawn, t in columns)
 
 
 def shuffled(rows, seed):
@@ -53,7 +53,7 @@ def test_budget_is_met_exactly_and_nothing_twice(budget):
     rows = rows_of()
     result = presel_select(rows, budget, DIFFICULTY, OPTIONS, seed=1)
     ids = [row.sample_id for row in result.rows]
-    assert len(ids) == len(set(ids)) == min(budget, 400)
+    assert len(ids) == len(set(ids)) == min(budget, 400 - unscored(rows))
     assert result.shortfall == budget - len(ids)
     assert [row.rank for row in result.rows] == list(range(1, len(ids) + 1))
     for task in result.tasks:
@@ -75,9 +75,11 @@ def test_low_difficulty_gets_more():
     assert selected["task-0"] > selected["task-1"] > selected["task-2"]
 
 
-def test_missing_typicality_ranks_last_and_scores_are_never_nan():
+@pytest.mark.parametrize("budget", [150, 400])
+def test_a_missing_typicality_never_ranks_and_is_counted(budget):
     rows = rows_of()
-    result = presel_select(rows, 150, DIFFICULTY, OPTIONS, seed=1)
+    result = presel_select(rows, budget, DIFFICULTY, OPTIONS, seed=1)
+    assert any(note.startswith(f"{unscored(rows)} image rows have no typicality") for note in result.notes)
     missing = {i for i, t in zip(rows.sample_ids, rows.typicality, strict=True) if math.isnan(t)}
     typical = [row for row in result.rows if row.reason == "typical"]
     assert typical
@@ -92,6 +94,26 @@ def test_text_rows_follow_their_policy(policy, expected):
     assert len(result.rows) == 100
 
 
+def test_every_prefix_is_a_balanced_smaller_selection():
+    rows = rows_of()
+    result = presel_select(rows, 200, DIFFICULTY, OPTIONS, seed=1)
+    reference = sum(row.reason == "reference" for row in result.rows)
+    assert [row.reason for row in result.rows[:reference]] == ["reference"] * reference
+    for size in (50, 100, 150):
+        prefix = result.rows[reference : reference + size]
+        share = size / (len(result.rows) - reference)
+        for task in result.tasks:
+            assert abs(sum(row.task == task.task for row in prefix) - task.selected * share) <= 1.5
+
+
+def test_a_budget_below_the_reference_keeps_a_stable_draw_of_it():
+    rows = rows_of(n_text=0)
+    small, large = (presel_select(rows, n, DIFFICULTY, OPTIONS, seed=1) for n in (5, 12))
+    assert {row.reason for row in small.rows} == {"reference"}
+    assert [r.sample_id for r in small.rows] == [r.sample_id for r in large.rows[:5]]
+    assert "below the reference subset" in small.notes[0]
+
+
 def test_image_unit_keeps_rows_of_an_image_together():
     rows = rows_of(share_images=4)
     images = dict(zip(rows.sample_ids, rows.image_ids, strict=True))
@@ -101,38 +123,37 @@ def test_image_unit_keeps_rows_of_an_image_together():
     assert distinct[1] < distinct[0]
 
 
-def test_relevance_needs_two_finite_positive_losses():
-    assert instruction_relevance(1.0, 2.0) == 0.5
-    for pair in ((None, 1.0), (1.0, None), (math.nan, 1.0), (1.0, math.inf), (1.0, 0.0), (1.0, -1.0)):
-        assert instruction_relevance(*pair) is None
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"tasks": ["t"]}, "lengths"),
+    ({"sample_ids": ["x"] * 400}, "more than once"),
+    ({}, "at least 1"),
+])  # fmt: skip
+def test_unusable_columns_and_budgets_are_refused(changes, message):
+    with pytest.raises(SelectionError, match=message):
+        presel_select(replace(rows_of(), **changes), 0 if not changes else 5, DIFFICULTY, OPTIONS, seed=1)
 
 
-def test_importance_is_the_mean_of_finite_relevances_with_a_minimum():
-    tasks = {f"a{i}": "a" for i in range(5)} | {f"b{i}": "b" for i in range(2)}
-    relevance = {f"a{i}": 0.5 + i / 10 for i in range(4)} | {"a4": None, "b0": 9.0, "b1": 9.0}
-    found = task_importance(relevance, tasks, OPTIONS)
-    assert found["a"].difficulty == pytest.approx(0.65)
-    assert found["a"].n_relevance == 4
-    assert found["b"].difficulty == found["a"].difficulty, "too few rows: the mean of the other tasks"
-    assert task_importance({}, {"x": "t"}, OPTIONS)["t"].difficulty is None
+def test_released_mode_fills_up_at_random_and_repeats():
+    rows = rows_of(n_text=10)
+    difficulty = DIFFICULTY | {"task-0": 0.1, "task-3": 0.8}
+    one, two = (
+        presel_select(r, 300, difficulty, OPTIONS, seed=12345, mode="released") for r in (rows, shuffled(rows, 1))
+    )
+    assert one == two
+    assert len(one.rows) == 300
+    assert {row.reason for row in one.rows} == {"reference", "typical", "top-up"}
+    assert not any(row.stratum == "text" for row in one.rows)
+    capped = presel_select(
+        rows, 300, difficulty, PreselOptions(released_budgets="vision_flan"), seed=12345, mode="released"
+    )
+    assert sum(r.reason == "top-up" for r in capped.rows) < sum(r.reason == "top-up" for r in one.rows)
 
 
-def test_importance_ignores_float_noise():
-    tasks = {f"a{i}": "a" for i in range(9)}
-    noisy = [task_importance({f"a{i}": 0.7 + e for i in range(9)}, tasks, OPTIONS) for e in (0.0, 3e-8)]
-    assert noisy[0] == noisy[1]
-
-
-def test_images_are_scored_the_same_in_any_order_and_without_the_reference():
-    rng = np.random.default_rng(0)
-    ids = [f"i{i:03d}" for i in range(150)]
-    vectors = rng.normal(size=(150, 12)).astype(np.float32)
-    reference = set(ids[::10])
-    options = PreselOptions(cluster_fraction=0.03)
-    first = score_images(ids, vectors, reference, options, seed=5)
-    order = rng.permutation(150)
-    second = score_images([ids[i] for i in order], vectors[order], reference, options, seed=5)
-    assert first == second
-    assert set(first.clusters) == set(ids)
-    assert not reference & set(first.typicality)
-    assert set(first.clusters.values()) == set(range(4))
+@pytest.mark.parametrize(("options", "budget", "message"), [
+    (PreselOptions(unit="image"), 100, "unit must be row"),
+    (OPTIONS, 3, "at least the"),
+    (OPTIONS, 100, "without a difficulty: task-3"),
+])  # fmt: skip
+def test_released_mode_refuses_what_the_released_code_cannot_do(options, budget, message):
+    with pytest.raises(SelectionError, match=message):
+        presel_select(rows_of(), budget, DIFFICULTY, options, seed=1, mode="released")

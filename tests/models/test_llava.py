@@ -225,6 +225,13 @@ def test_a_tokenizer_without_offsets_or_end_token_is_refused():
         make_adapter(tokenizer)
 
 
+def test_the_fingerprint_ignores_how_the_tokenizer_was_used_before():
+    tokenizer = tiny_tokenizer()
+    before = make_adapter(tokenizer).fingerprint
+    tokenizer(["a", "longer text"], padding=True, truncation=True, max_length=3)
+    assert make_adapter(tokenizer).fingerprint == before
+
+
 def test_a_sliding_window_shorter_than_the_rows_is_refused():
     model = tiny_model()
     model.config.text_config.sliding_window = 32

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsel_platform.selection.budgets import largest_remainder, softmax_weights, water_filling
+from vsel_platform.selection.budgets import (
+    largest_remainder,
+    released_llava_budgets,
+    released_vision_flan_budgets,
+    softmax_weights,
+    water_filling,
+)
 
 WEIGHTS = st.lists(st.floats(0, 1e6, allow_nan=False), min_size=1, max_size=30)
 
@@ -65,3 +71,31 @@ def test_softmax_is_a_distribution_that_prefers_low_difficulty():
     assert weights.sum() == pytest.approx(1)
     assert weights[0] > weights[1] > weights[2]
     assert softmax_weights([1e9, 1e9 + 1], 1.0)[0] == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+def test_equal_remainders_are_found_equal():
+    assert largest_remainder([1, 4, 1], 7) == [1, 5, 1]
+    assert largest_remainder([7.0, 3.0], 5) == [4, 1], "3.5 and 1.5: the lower index"
+    assert largest_remainder([0.1] * 10, 25) == [3] * 5 + [2] * 5
+
+
+def test_released_llava_rule_gives_the_rest_to_the_most_important():
+    budgets = released_llava_budgets([0.5, 0.2, 0.9], 10)
+    weights = softmax_weights([0.5, 0.2, 0.9], 1 / np.sqrt(3))
+    floors = (weights * 10).astype(int).tolist()
+    assert sum(budgets) == 10
+    assert [budget - floor for budget, floor in zip(budgets, floors, strict=True)] == [0, 10 - sum(floors), 0]
+
+
+def test_released_vision_flan_rule_caps_and_passes_on_in_order():
+    found = released_vision_flan_budgets({"b": 0.1, "a": 2.0, "c": 2.0}, {"a": 9, "b": 2, "c": 9}, 10, 0.3)
+    assert found == {"b": 2, "a": 4, "c": 4}
+
+
+@pytest.mark.parametrize("difficulty", [[0.5, float("nan")], [float("inf")]])
+def test_released_rules_refuse_an_unknown_difficulty(difficulty):
+    with pytest.raises(ValueError, match="no difficulty"):
+        released_llava_budgets(difficulty, 5)
+    named = {str(i): value for i, value in enumerate(difficulty)}
+    with pytest.raises(ValueError, match="no difficulty"):
+        released_vision_flan_budgets(named, dict.fromkeys(named, 9), 5, 1.0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vsel_platform.selection.diversity import fit_kmeans, normalise_rows, typicality
+from vsel_platform.selection.diversity import cluster_typicality, fit_kmeans, neighbours, normalise_rows, typicality
 
 
 def mixture(n, d, k, seed=0):
@@ -53,3 +53,24 @@ def test_a_single_row_has_no_typicality():
 def test_zero_rows_stay_zero():
     rows = normalise_rows(np.array([[3, 4], [0, 0]], np.float32))
     assert rows.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
+
+
+def test_neighbours_are_the_nearest_others_best_first():
+    data = normalise_rows(np.random.default_rng(3).normal(size=(2100, 8)).astype(np.float32))
+    similarities, indices = neighbours(data, 4)
+    assert indices.shape == (2100, 4)
+    assert not (indices == np.arange(2100)[:, None]).any()
+    assert (np.diff(similarities, axis=1) <= 0).all()
+    assert np.allclose(similarities.mean(axis=1), typicality(data, 4), atol=1e-6)
+    assert neighbours(data[:1], 4)[0].shape == (1, 0)
+
+
+def test_typicality_of_clusters_counts_the_own_cluster_only_whatever_the_threads():
+    data = normalise_rows(np.random.default_rng(4).normal(size=(200, 8)).astype(np.float32))
+    labels = (np.arange(200) % 7).astype(np.int32)
+    labels[0] = 99
+    one, three = (cluster_typicality(data, labels, 5, n_threads=n) for n in (1, 3))
+    assert one.tobytes() == three.tobytes()
+    assert np.isnan(one[0])
+    members = np.flatnonzero(labels == 3)
+    assert np.allclose(one[members], typicality(data[members], 5))

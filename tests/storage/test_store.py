@@ -16,6 +16,8 @@ from vsel_platform.storage.pointers import as_of, history
 from vsel_platform.storage.store import Store, artifact_name
 
 SUPPORT = Path(__file__).parents[1] / "support"
+# The children neither use Lance nor S3, whose threads a fork would leave behind.
+IN_FORKS = pytest.mark.filterwarnings("ignore:lance is not fork-safe")
 WATCHED = {"open", "os.rename", "os.mkdir", "os.remove", "os.chmod", "fcntl.flock"}
 
 
@@ -218,6 +220,7 @@ def publish_in_child(root: str, marker: str, kill_at: int) -> bool:
     return os.waitstatus_to_exitcode(status) == 0
 
 
+@IN_FORKS
 def test_a_writer_killed_at_any_file_operation_leaves_a_whole_state(tmp_path):
     expected = publish(str(tmp_path / "calm"), "new")
     calm = Store(str(tmp_path / "calm"))
@@ -241,6 +244,7 @@ def test_a_writer_killed_at_any_file_operation_leaves_a_whole_state(tmp_path):
     assert {"old", "new"} == set(outcomes)
 
 
+@IN_FORKS
 def test_a_writer_killed_before_the_first_publish_leaves_nothing(tmp_path):
     for kill_at in (3, 9, 15, 21):
         root = str(tmp_path / f"store{kill_at}")
@@ -279,6 +283,7 @@ def test_a_writer_killed_before_any_s3_request_leaves_a_whole_state(s3_root):
 # --- several writers
 
 
+@IN_FORKS
 def test_four_processes_on_one_partition_lose_nothing(tmp_path):
     root = str(tmp_path / "store")
     publish(root, "start")

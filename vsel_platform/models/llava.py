@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from vsel_platform.config import VlmSettings
 from vsel_platform.errors import ConfigError, ModelError
 from vsel_platform.identity import fingerprint
@@ -171,9 +173,17 @@ def _fingerprint(
         weights=weights,
         layers=model.config.vision_feature_layer,
         select=model.config.vision_feature_select_strategy,
-        tokenizer=hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        tokenizer=_tokenizer_hash(tokenizer),
         image_processor=image_processor.to_dict(),
         template=repr(template),
         dtype=str(model.dtype),
         max_tokens=max_tokens,
     )
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """Hash of what a fast tokenizer does to a text; padding and truncation are only its state after the last call."""
+    content = orjson.loads(tokenizer.backend_tokenizer.to_str())
+    for state in ("padding", "truncation"):
+        content.pop(state, None)
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

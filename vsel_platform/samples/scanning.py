@@ -65,7 +65,9 @@ def scan(data: bytes, position: int, *, limit: int | None = None, first: bool = 
     starts = brackets.at[brackets.opening & (brackets.level == 1)]
     ends = brackets.at[~brackets.opening & (brackets.level == 0)] + 1
     end_of_array = len(block) if brackets.array_end is None else brackets.array_end
-    odd_at = min(_odd_quote(block, quotes), _odd_value(block, brackets), end_of_array)
+    odd_at = min(
+        _odd_quote(block, quotes), _odd_value(block, brackets), _odd_end(block, starts, ends), end_of_array
+    )
     sound = int(np.searchsorted(ends, odd_at, side="right"))
     starts, ends = position + starts, position + ends
     good = _clean_gaps(data, position, starts[:sound], ends[:sound], first=first)
@@ -143,6 +145,12 @@ def _odd_value(block: Bytes, brackets: _Brackets) -> int:
     return len(block)
 
 
+def _odd_end(block: Bytes, starts: Offsets, ends: Offsets) -> int:
+    """Start of the first element whose closing bracket is not of the kind of its opening one."""
+    wrong = np.flatnonzero(block[starts[: len(ends)]] + 2 != block[ends - 1])
+    return int(starts[wrong[0]]) if wrong.size else len(block)
+
+
 def _clean_gaps(data: bytes, position: int, starts: Offsets, ends: Offsets, *, first: bool) -> int:
     """Number of leading elements that are separated by one comma and white space only."""
     seen: set[bytes] = set()
@@ -160,7 +168,9 @@ def _clean_gaps(data: bytes, position: int, starts: Offsets, ends: Offsets, *, f
 
 
 def _close(data: bytes, behind: int, bracket: int) -> tuple[Outcome, int]:
-    if data[bracket : bracket + 1] == b"]" and FIRST_GAP.fullmatch(data[behind:bracket]):
+    is_bracket = data[bracket : bracket + 1] == b"]"
+    followed = data[bracket + 1 : bracket + 2].strip(WHITESPACE)
+    if is_bracket and not followed and FIRST_GAP.fullmatch(data[behind:bracket]):
         return Outcome.CLOSED, bracket + 1
     return Outcome.ODD, behind
 

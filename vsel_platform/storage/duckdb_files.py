@@ -1,5 +1,6 @@
 """The files that a catalog on S3 shows, as a file system of DuckDB: exactly those, with known sizes."""
 
+import re
 from typing import Any
 
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
@@ -8,6 +9,7 @@ from vsel_platform.storage.files import FileStore
 
 PROTOCOL = "vsel"
 BLOCK_BYTES = 4 << 20
+_ESCAPED = re.compile(r"\[(.)\]")
 
 
 class PublishedFiles(AbstractFileSystem):  # type: ignore[misc]
@@ -41,6 +43,11 @@ class PublishedFiles(AbstractFileSystem):  # type: ignore[misc]
         """The file itself, if it is published."""
         found = self.info(path)
         return [found] if detail else [found["name"]]
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """The one published file that a path with escaped characters (`[*]`) stands for."""
+        name = _ESCAPED.sub(r"\1", self._strip_protocol(path))
+        return [name] if name in self.sizes else []
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> "_PublishedFile":
         if mode != "rb":

@@ -10,6 +10,7 @@ from automation.partitions import SHARDS, datasets, shards
 from resources.project import ProjectResource
 from vsel_platform.pipeline import ingest
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.lookup import dataset_shards
 
 GROUP = "samples"
 
@@ -63,7 +64,7 @@ def ingested_dataset(context: dg.AssetExecutionContext, project: ProjectResource
     dataset = context.partition_key
     ctx = project.context(context.run_id)
     result = ingest.run(ctx, dataset)
-    register_shards(context, ctx, result.new_shards)
+    register_shards(context.instance, ctx, dataset)
     for asset, table, stage, plot in (
         ("quarantine", "quarantine", result.quarantine, plots.quarantine),
         ("dataset_manifest", "manifest", result.manifest, plots.dataset),
@@ -72,16 +73,19 @@ def ingested_dataset(context: dg.AssetExecutionContext, project: ProjectResource
         yield materialized(ctx, stage, plot(ctx, dataset), asset=asset, check_results=found)
 
 
-def register_shards(context: dg.AssetExecutionContext, ctx: Context, names: list[str]) -> None:
-    """Add the partition keys of new shards and report what the ingest stored for them."""
-    known = set(context.instance.get_dynamic_partitions(SHARDS))
-    fresh = [name for name in names if name not in known]
+def register_shards(instance: dg.DagsterInstance, ctx: Context, dataset: str) -> None:
+    """Add the partition keys of a dataset's shards that the instance lacks, and report what is stored for them.
+
+    All shards, not only new ones: another instance, or the engine without one, may have made them.
+    """
+    known = set(instance.get_dynamic_partitions(SHARDS))
+    fresh = [name for name in dataset_shards(ctx, dataset) if name not in known]
     if fresh:
-        context.instance.add_dynamic_partitions(SHARDS, fresh)
+        instance.add_dynamic_partitions(SHARDS, fresh)
     for name in fresh:
         for table in ("samples", "images"):
             pointer = ctx.store.require(table, {"shard": name})
-            context.instance.report_runless_asset_event(
+            instance.report_runless_asset_event(
                 dg.AssetMaterialization(
                     table,
                     partition=name,

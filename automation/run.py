@@ -1,7 +1,6 @@
 """Drives recipes stage by stage against the Dagster instance: `python -m automation.run RECIPE ...`."""
 
 import argparse
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import Step, next_steps
 
 MULTI = {"dataset_manifest": ["raw_annotations", "dataset_manifest", "quarantine"]}
+SHARDED = ("image_embeddings", "losses")
 MAX_STAGES = 100
 
 
@@ -23,6 +23,7 @@ def drive(
 
     Raises VselError if a run fails or a stage does not become current.
     """
+    from assets.annotations import register_shards
     from definitions import defs
     from resources.project import project_file
     from vsel_platform.config import load_project
@@ -37,6 +38,9 @@ def drive(
             return count
         if steps == previous:
             raise VselError(f"{steps[0].target} was materialized but is still stale; see its run in the Dagster UI")
+        if steps[0].asset in SHARDED:
+            for name in sorted({project.recipe(recipe).dataset for recipe in names}):
+                register_shards(instance, Context(project), name)
         for step in steps:
             _materialize(defs, instance, step, log)
         previous = steps
@@ -53,6 +57,8 @@ def _materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step,
         partition_key=step.key,
         asset_selection=[dg.AssetKey(key) for key in keys],
         tags={"vsel/target": step.target, "vsel/want": step.want},
+        # The events are in the UI; the console gets one line per partition.
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
     if not result.success:
@@ -78,8 +84,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("recipes", nargs="*", help="recipes of the project file; none: all")
     parser.add_argument("--train", action="store_true", help="fine-tune and evaluate too")
     options = parser.parse_args(arguments)
-    # Dagster's events are in the UI; the console gets one line per partition.
-    logging.getLogger("dagster").setLevel(logging.ERROR)
     try:
         with dg.DagsterInstance.get() as instance:
             count = drive(instance, options.recipes, train=options.train)

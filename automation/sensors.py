@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import orjson
 
+from assets.annotations import register_shards
 from automation.jobs import ingest as ingest_job
 from automation.partitions import datasets, loaded_project, recipes
-from automation.run import MULTI
+from automation.run import MULTI, SHARDED
 from resources.project import ProjectResource
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline import ingest
@@ -26,10 +27,14 @@ IN_FLIGHT = [
 FAILURE_WINDOW = timedelta(days=7)
 
 
+def automation_is_off() -> bool:
+    """Automation is what the platform is for; `VSEL_AUTOMATION=off` switches sensors and schedule off."""
+    return os.environ.get("VSEL_AUTOMATION", "on") == "off"
+
+
 def default_status() -> dg.DefaultSensorStatus:
-    """Running, unless `VSEL_AUTOMATION=off`: automation is what the platform is for, and it can be switched off."""
-    off = os.environ.get("VSEL_AUTOMATION", "on") == "off"
-    return dg.DefaultSensorStatus.STOPPED if off else dg.DefaultSensorStatus.RUNNING
+    """Status of a sensor that nobody has switched in the UI."""
+    return dg.DefaultSensorStatus.STOPPED if automation_is_off() else dg.DefaultSensorStatus.RUNNING
 
 
 @dg.sensor(
@@ -85,6 +90,8 @@ def reconcile_selections(
                 reasons.append(refusal)
                 requested.discard(step.target)
                 continue
+            if step.asset in SHARDED:
+                register_shards(context.instance, ctx, ctx.project.recipe(name).dataset)
             yield dg.RunRequest(
                 partition_key=step.key,
                 asset_selection=[dg.AssetKey(key) for key in MULTI.get(step.asset, [step.asset])],

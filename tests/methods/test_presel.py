@@ -111,7 +111,7 @@ def test_a_budget_below_the_reference_keeps_a_stable_draw_of_it():
     small, large = (presel_select(rows, n, DIFFICULTY, OPTIONS, seed=1) for n in (5, 12))
     assert {row.reason for row in small.rows} == {"reference"}
     assert [r.sample_id for r in small.rows] == [r.sample_id for r in large.rows[:5]]
-    assert "below the reference subset" in small.notes[0]
+    assert "smaller than the reference subset" in small.notes[0]
 
 
 def test_image_unit_keeps_rows_of_an_image_together():

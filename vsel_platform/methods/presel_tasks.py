@@ -25,6 +25,8 @@ def select_task(
         return _released(rows, members, budget)
     by_image = options.unit == "image"
     ranked = np.array(rank_by_typicality(rows, available_rows(rows, members), by_image=by_image), np.int64)
+    if not len(ranked):
+        return []
     ranked = ranked[np.argsort(rows.clusters[ranked], kind="stable")]
     _, starts, sizes = np.unique(rows.clusters[ranked], return_index=True, return_counts=True)
     quotas = largest_remainder(sizes.tolist(), max(0, min(budget, len(ranked))))

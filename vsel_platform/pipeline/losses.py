@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.lookup import dataset_shards
-from vsel_platform.pipeline.models import LOSS_CODE, loss_fingerprint
+from vsel_platform.pipeline.models import LOSS_CODE, confirm_weights, loss_fingerprint
 from vsel_platform.pipeline.parts import PartLog
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.signals.failures import failures_table
@@ -140,6 +140,7 @@ def _compute(ctx: Context, dataset: str, ids: list[str], log: PartLog) -> list[t
     model = ctx.store.require("reference_model", {"dataset": dataset})
     with fetched(ctx, model) as adapter:
         vlm = load_vlm(ctx.project.vlm, ctx.project.compute.device, adapter_dir=str(adapter))
+        confirm_weights(ctx, loss_fingerprint(ctx.project.vlm, model.data_version), vlm.fingerprint)
         rows = training_rows(ctx, dataset, ids)
         done = 0
         for batch in answer_losses(vlm, rows, image_provider(ctx), batch_tokens=ctx.project.vlm.batch_tokens):

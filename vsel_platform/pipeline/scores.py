@@ -183,18 +183,18 @@ def _score_table(ctx: Context, signals: _Signals, options: PreselOptions, mode: 
     scores = {task: _task_scores(ctx, points, drawn[task], options, mode) for task, points in sorted(by_task.items())}
     records = []
     for row in sorted(signals.contents, key=lambda c: c.sample_id):
-        image = signals.image.get(row.sample_id)
-        point = image if mode == "default" else row.sample_id
+        shown = signals.image.get(row.sample_id)
+        place = shown if mode == "default" else row.sample_id
         found = scores.get(row.task, ImageScores())
-        typical = found.typicality.get(point) if point else None
+        typical = found.typicality.get(place) if place else None
         records.append(
             {
                 "sample_id": row.sample_id,
                 "task": row.task,
-                "image_id": image,
+                "image_id": shown,
                 "is_reference": row.sample_id in signals.reference,
                 "relevance": signals.relevance.get(row.sample_id),
-                "cluster": found.clusters.get(point) if point else None,
+                "cluster": found.clusters.get(place) if place else None,
                 "typicality": typical if typical is not None and math.isfinite(typical) else None,
             }
         )

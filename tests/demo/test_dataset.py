@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_seed_and_package_versions_decide_the_folder(small: DemoDataset, monkeyp
     assert ensure_dataset(seed=1, concept_limit=40) != small
     monkeypatch.setattr(dataset, "package_versions", lambda: {"pillow": "0"})
     assert ensure_dataset(concept_limit=40) != small
+
+
+def test_every_module_that_decides_the_rows_is_part_of_the_name(small: DemoDataset) -> None:
+    """What `dataset` imports from the demo, directly or not, must be hashed."""
+    package = Path(dataset.__file__).parent
+    wanted, found = ["dataset"], set()
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found.add(name)
+            wanted += re.findall(r"from vsel_platform\.demo\.(\w+) import", (package / f"{name}.py").read_text("utf-8"))
+    assert found == set(dataset._DECIDING_MODULES)
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

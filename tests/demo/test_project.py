@@ -38,18 +38,14 @@ def test_the_full_pool_makes_several_shards_and_passes_the_quarantine_limit(proj
     assert len(broken_rows("x")) / rows < settings.max_quarantine_rate
 
 
-def test_the_seed_is_that_of_the_recipes(
-    small: DemoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_seed_is_that_of_the_recipes(small: DemoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_project, "ensure_dataset", lambda seed: small)
     project = load_project(write_demo_project(tmp_path, seed=99))
     assert {recipe.seed for recipe in project.recipes.values()} == {99}
     assert project.reference.seed == project.reference.lora.seed == project.training.lora.seed == 99
 
 
-def test_later_rows_are_appended_once_and_taken_back_by_a_new_demo(
-    project_file: Path, small: DemoDataset
-) -> None:
+def test_later_rows_are_appended_once_and_taken_back_by_a_new_demo(project_file: Path, small: DemoDataset) -> None:
     project = load_project(project_file)
     source = Path(project.resolve(project.dataset(DATASET).source))
     original = source.read_bytes()

@@ -54,9 +54,7 @@ def test_tower_channels_have_mean_zero_and_deviation_one_on_the_training_picture
     torch.testing.assert_close(tokens.std(dim=(0, 1)), torch.ones(768), atol=1e-2, rtol=0)
 
 
-def test_what_is_saved_is_loaded_again(
-    trained: tuple[LlavaAdapter, dict], plan: PlannedRows, tmp_path: Path
-) -> None:
+def test_what_is_saved_is_loaded_again(trained: tuple[LlavaAdapter, dict], plan: PlannedRows, tmp_path: Path) -> None:
     adapter, _ = trained
     save_base(adapter.model, adapter.processor, tmp_path)
     model, processor = load_base(directory=tmp_path)

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.ui, pytest.mark.timeout(420)]
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
+DONE = ("SUCCESS", "FAILURE", "CANCELED")
 
 PLOTS = """query { assetOrError(assetKey: {path: ["selected_subset"]}) { ... on Asset {
   assetMaterializations(limit: 1) { partition runId metadataEntries { label __typename
@@ -41,7 +42,7 @@ def page(services, tmp_path):
             str(tmp_path / "browser"),
             executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"),
             args=FLAGS,
-            viewport={"width": 1600, "height": 1000},
+            viewport={"width": 1900, "height": 1000},
         )
         page = context.new_page()
         page.set_default_timeout(60_000)
@@ -52,50 +53,44 @@ def page(services, tmp_path):
 def test_lineage_is_shown(services, page):
     url, directory = services
     page.goto(f"{url}/asset-groups")
+    for group in ("samples", "signals", "selection", "training"):
+        page.get_by_text(group, exact=True).last.click()
+        page.wait_for_timeout(1000)
+    page.mouse.dblclick(900, 150)  # the empty ground: fits the graph into the window
+    page.wait_for_timeout(2000)
     for name in ("raw_annotations", "image_embeddings", "presel_scores", "selected_subset", "finetuned_checkpoint"):
         page.get_by_text(name, exact=True).first.wait_for()
-    page.wait_for_timeout(1500)
-    page.screenshot(path=str(directory / "lineage.png"))
-    keep(directory / "lineage.png")
+    keep(page, directory / "lineage.png")
 
 
 def test_one_partition_is_materialized_and_shows_its_plot(services, page):
     url, directory = services
-    before = len(runs(url))
-    page.goto(f"{url}/assets/selected_subset?view=overview")
+    before = {run["runId"] for run in runs(url)}
+    page.goto(f"{url}/assets/selected_subset")
     page.locator("button:has-text('Materialize')").first.click()
     dialog = page.get_by_role("dialog")
-    dialog.wait_for()
-    dialog.get_by_role("button", name="Latest").or_(dialog.get_by_role("button", name="All")).first.wait_for()
-    choose_partition(dialog, "random")
-    dialog.locator("button:has-text('Launch')").last.click()
+    # `presel` is there already, so the one that is missing is `random`.
+    dialog.get_by_role("button", name="Missing", exact=True).click()
+    dialog.get_by_text("1 partition", exact=True).wait_for()
+    dialog.locator("button:has-text('Launch')").click()
     run = wait_for(
-        lambda: next((r for r in runs(url)[: len(runs(url)) - before] if r["status"] in ("SUCCESS", "FAILURE")), None),
+        lambda: next((r for r in runs(url) if r["runId"] not in before and r["status"] in DONE), None),
         180,
         lambda: f"no finished run: {runs(url)[:3]} {(directory / 'daemon.log').read_text()[-3000:]}",
     )
     assert run["status"] == "SUCCESS"
     last = graphql(url, PLOTS)["assetOrError"]["assetMaterializations"][0]
     assert last["partition"] == "random"
-    plots = [e for e in last["metadataEntries"] if "data:image/png;base64" in e.get("mdStr", "")]
-    assert plots
+    assert [entry for entry in last["metadataEntries"] if "data:image/png;base64" in entry.get("mdStr", "")]
     page.goto(f"{url}/assets/selected_subset?view=partitions&partition=random")
     page.get_by_text("budgets").first.wait_for()
-    page.wait_for_timeout(1500)
-    page.screenshot(path=str(directory / "selected.png"))
-    keep(directory / "selected.png")
+    page.wait_for_timeout(2000)
+    keep(page, directory / "selected.png")
 
 
-def choose_partition(dialog, key):
-    """Select one key in the partition dialog, whatever is preselected."""
-    box = dialog.get_by_role("textbox").first
-    box.click()
-    box.fill(key)
-    box.press("Enter")
-
-
-def keep(path: Path) -> None:
+def keep(page, path: Path) -> None:
     """Screenshots go where `VSEL_SCREENSHOTS` says, for the README."""
+    page.screenshot(path=str(path))
     if target := os.environ.get("VSEL_SCREENSHOTS"):
         Path(target).mkdir(parents=True, exist_ok=True)
         (Path(target) / path.name).write_bytes(path.read_bytes())

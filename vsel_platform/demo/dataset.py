@@ -1,12 +1,13 @@
 """The demo data set in the user's cache: rendered once, published whole or not at all."""
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from vsel_platform.demo.splits import Splits, split_drawings
 from vsel_platform.errors import DataError
 from vsel_platform.identity import fingerprint
 
-CODE_VERSION = 1
 DEFAULT_SEED = 12345
+_DECIDING_MODULES = (
+    "artwork", "broken", "chance", "colours", "dataset", "instructions", "picture_tasks", "pictures", "rows",
+    "scene_tasks", "splits", "text_tasks",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def ensure_dataset(*, seed: int = DEFAULT_SEED, concept_limit: int = 0) -> DemoD
     artwork is not installed.
     """
     versions = package_versions()
-    key = fingerprint(code=CODE_VERSION, seed=seed, concept_limit=concept_limit, packages=versions)
+    key = fingerprint(code=_code_hash(), seed=seed, concept_limit=concept_limit, packages=versions)
     folder = cache_root() / f"demo-{key}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +100,15 @@ def ensure_dataset(*, seed: int = DEFAULT_SEED, concept_limit: int = 0) -> DemoD
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return DemoDataset(folder)
+
+
+@lru_cache(maxsize=1)
+def _code_hash() -> str:
+    """Hash of the modules that decide the data set, so that a changed one never finds the data of the old one."""
+    digest = hashlib.sha256()
+    for name in _DECIDING_MODULES:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()
 
 
 def _publish(building: Path, folder: Path) -> None:

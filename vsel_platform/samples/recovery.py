@@ -19,6 +19,7 @@ COMMA, BRACKET, END = ord(","), ord("]"), -1
 KEPT_BYTES = 64 << 10  # a row's conversation key stands at most this far behind its start
 NEAR_END = 16
 TRIES = 64
+NESTED_BYTES = 500  # Python gives up on nesting at about 1,000 levels less the depth of its own stack
 
 
 def _nothing(_: str) -> None:
@@ -110,11 +111,10 @@ def next_row(window: Window) -> None:
     while True:
         key = ROW_KEY.search(window.data, search)
         if key is not None:
-            start = _row_around(window, floor, key.start())
+            start, search = _row_around(window, floor, key.start())
             if start is not None:
                 window.position = start
                 return
-            search = key.end()
             continue
         cut = max(floor, len(window.data) - KEPT_BYTES)
         search = max(search, cut) - cut
@@ -125,17 +125,22 @@ def next_row(window: Window) -> None:
             return
 
 
-def _row_around(window: Window, floor: int, key: int) -> int | None:
-    """Start of the object that has the conversation key at `key` on its top level, None if there is none."""
+def _row_around(window: Window, floor: int, key: int) -> tuple[int | None, int]:
+    """Start of the object that has the conversation key at `key` on its top level, None if there is none; and
+    where to look for the next key.
+    """
     start = key
     for _ in range(TRIES):
         start = window.data.rfind(b"{", floor, start)
         if start < 0:
-            return None
+            break
         decoded = _decode(window, start)
         if isinstance(decoded, Fault):
+            if decoded.reason is Reason.NESTING_TOO_DEEP:
+                # Every level takes a byte at least: no row begins among them.
+                return None, max(key + 1, start + NESTED_BYTES)
             continue
         value, end = decoded
         if end > key and any(name in value for name in ROW_KEYS):
-            return start
-    return None
+            return start, end
+    return None, key + 1

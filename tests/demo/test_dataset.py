@@ -1,13 +1,19 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from vsel_platform.config import DatasetSettings, TaskSettings
 from vsel_platform.demo import dataset
 from vsel_platform.demo.artwork import load_concepts
+from vsel_platform.demo.broken import broken_rows
 from vsel_platform.demo.dataset import DemoDataset, cache_root, ensure_dataset, spread
+from vsel_platform.demo.instructions import POOL_ROWS
+from vsel_platform.samples.ingest import ingest
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -109,6 +115,43 @@ def test_a_limit_spreads_over_all_concepts() -> None:
     assert len({concept.group for concept in chosen}) >= 7
     assert spread(concepts, 0) == concepts
     assert spread(concepts, 10**6) == concepts
+
+
+class Sink:
+    """Keeps what an ingest refuses."""
+
+    def __init__(self) -> None:
+        self.refused: list[dict] = []
+        self.accepted: list[dict] = []
+
+    def manifest(self, batch: Any) -> None:
+        self.accepted += batch.to_pylist()
+
+    def quarantine(self, batch: Any) -> None:
+        self.refused += batch.to_pylist()
+
+    def shard(self, name: str, samples: Any, images: Any) -> None:
+        """Nothing is kept."""
+
+    def blob(self, image_id: str, data: bytes) -> str:
+        raise AssertionError(image_id)
+
+
+def test_an_ingest_refuses_the_broken_rows_and_only_those(small: DemoDataset) -> None:
+    settings = DatasetSettings(
+        source=str(small.folder / "pool.json"), image_root=str(small.images), task=TaskSettings(column="task")
+    )
+    sink = Sink()
+    report = ingest(settings, sink, dataset="emoji", workers=0)
+    reasons = Counter(row["reason"] for row in sink.refused)
+    copied = reasons.pop("duplicate_row")
+    assert reasons.total() == len(broken_rows("x"))
+    assert len(reasons) >= 12
+    assert len(sink.accepted) == len(small.pool) - len(broken_rows("x")) - copied
+    tasks = {row["task"] for row in sink.accepted}
+    assert tasks <= set(POOL_ROWS)
+    assert len(tasks) >= 9  # the few concepts hold no clock or key
+    assert report.n_duplicates > 0
 
 
 def test_files_are_plain_json(small: DemoDataset) -> None:

@@ -4,7 +4,7 @@ from vsel_platform.demo.artwork import load_concepts
 from vsel_platform.demo.broken import broken_rows
 from vsel_platform.demo.dataset import PlannedRows
 from vsel_platform.demo.instructions import (
-    DUPLICATE_ROWS,
+    COPIED_ROWS,
     EVALUATION_ROWS_PER_TASK,
     NEW_ROWS_PER_TASK,
     POOL_ROWS,
@@ -69,11 +69,13 @@ def test_the_pool_file_has_copies_and_broken_rows_in_between(plan: PlannedRows) 
     values = pool_json(plan.pool, 12345)
     good = numbered(plan.pool, "emoji")
     n_broken = len(broken_rows("x"))
-    assert len(values) == len(good) + DUPLICATE_ROWS + n_broken
+    assert len(values) == len(good) + 2 * COPIED_ROWS + n_broken
     times = Counter(map(str, values))
     texts = [str(value) for value in good]
-    assert sum(times[text] == 2 for text in texts) == DUPLICATE_ROWS
-    assert sum(times[text] for text in set(texts)) == len(values) - n_broken
+    assert sum(times[text] == 2 for text in texts) == COPIED_ROWS
+    renamed = [str(value).replace("-copy", "", 1) for value in values if "-copy" in str(value)[:30]]
+    assert len(renamed) == COPIED_ROWS
+    assert set(renamed) <= set(texts)
     assert values[:100] == good[:100]
 
 

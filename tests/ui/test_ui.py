@@ -13,6 +13,12 @@ pytestmark = [pytest.mark.ui, pytest.mark.timeout(420)]
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
+GROUPS = {
+    "samples": "dataset_manifest",
+    "signals": "image_embeddings",
+    "selection": "selected_subset",
+    "training": "finetuned_checkpoint",
+}
 DONE = ("SUCCESS", "FAILURE", "CANCELED")
 
 PLOTS = """query { assetOrError(assetKey: {path: ["selected_subset"]}) { ... on Asset {
@@ -53,13 +59,11 @@ def page(services, tmp_path):
 def test_lineage_is_shown(services, page):
     url, directory = services
     page.goto(f"{url}/asset-groups")
-    for group in ("samples", "signals", "selection", "training"):
+    for group, asset in GROUPS.items():
         page.get_by_text(group, exact=True).last.click()
-        page.wait_for_timeout(1000)
+        page.get_by_text(asset, exact=True).first.wait_for()
     page.mouse.dblclick(900, 150)  # the empty ground: fits the graph into the window
     page.wait_for_timeout(2000)
-    for name in ("raw_annotations", "image_embeddings", "presel_scores", "selected_subset", "finetuned_checkpoint"):
-        page.get_by_text(name, exact=True).first.wait_for()
     keep(page, directory / "lineage.png")
 
 

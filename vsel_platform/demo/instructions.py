@@ -29,7 +29,8 @@ POOL_ROWS = {
 
 EVALUATION_ROWS_PER_TASK = 60
 NEW_ROWS_PER_TASK = 10
-DUPLICATE_ROWS = 20
+COPIED_ROWS = 10
+"""So many rows stand in the pool's file twice as they are, and so many others once more under another id."""
 ALL_CONCEPTS = 1861
 _GENERATED_TASKS = {**SCENE_TASKS, "text": text_row}
 _ATTEMPTS_PER_ROW = 20
@@ -94,10 +95,11 @@ def _first_different(candidates: Iterable[Row | None], count: int) -> list[Row]:
 
 
 def pool_json(rows: Sequence[Row], seed: int) -> list[Any]:
-    """The pool as JSON values: the rows, exact copies of some of them, and the broken ones in between."""
+    """The pool as JSON values: the rows, and in between copies of some of them and the broken ones."""
     chance = Chance(seed, "pool order")
     values: list[Any] = numbered(rows, "emoji")
-    copies = chance.sample(values, min(DUPLICATE_ROWS, len(values) // 10))
+    chosen = chance.sample(values, min(2 * COPIED_ROWS, len(values) // 10))
+    copies = [*chosen[::2], *({**row, "id": f"{row['id']}-copy"} for row in chosen[1::2])]
     image = next(row.picture.path for row in rows if row.picture)
     for value in [*copies, *broken_rows(image)]:
         # Not at the very start: the first rows are what a reader looks at.

@@ -21,6 +21,7 @@ from vsel_platform.pipeline.source_rows import source_rows, write_source_format
 from vsel_platform.pipeline.tokens import largest_within_tokens
 from vsel_platform.selection.manifest import ManifestRow, build_manifest, row_hash
 from vsel_platform.selection.result import SelectedRow, SelectionResult
+from vsel_platform.storage.catalog import publish_catalog_file
 from vsel_platform.storage.pointers import Pointer, read_version
 from vsel_platform.tables import TABLES
 
@@ -135,6 +136,8 @@ def run(ctx: Context, name: str) -> StageResult:
         artifact = ctx.store.publish_artifact("selection", {"recipe": name}, Path(directory), **lineage)
     # Last, so that whoever sees the rows finds everything that belongs to them.
     pointer = ctx.store.publish("selected_subset", {"recipe": name}, _row_table(result, positions), **lineage)
+    if ctx.store.files.is_local:
+        publish_catalog_file(ctx.store)
     return StageResult(
         "selected_subset",
         {"recipe": name},

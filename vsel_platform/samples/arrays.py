@@ -10,7 +10,7 @@ from vsel_platform.samples.sample import Reason
 from vsel_platform.samples.scanning import Offsets, Outcome, scan
 from vsel_platform.samples.window import Window
 
-CAUTIOUS_BYTES = 64 << 10
+CAUTIOUS_BYTES = 4 << 10  # scanned behind an odd place; grows as long as nothing is odd
 
 
 def array_batches(window: Window, position: int, target_bytes: int) -> Iterator[RawBatch]:

@@ -18,6 +18,7 @@ ROW_KEY = re.compile(rb'"(?:conversations|messages|texts)"[ \t\r\n]*:')
 COMMA, BRACKET, END = ord(","), ord("]"), -1
 KEPT_BYTES = 64 << 10  # a row's conversation key stands at most this far behind its start
 NEAR_END = 16
+PIECE_BYTES = 64 << 10
 TRIES = 64
 NESTED_BYTES = 500  # Python gives up on nesting at about 1,000 levels less the depth of its own stack
 
@@ -46,7 +47,6 @@ class Step:
 
 def step(window: Window, *, comma_due: bool) -> Step:
     """Read one element at the cursor and move behind it."""
-    window.drop()
     byte = window.peek()
     if byte == COMMA:
         if not comma_due:
@@ -71,32 +71,39 @@ def _stray_comma(window: Window) -> Step:
 
 
 def _element(window: Window) -> Step:
-    window.drop()
-    decoded = _decode(window, 0)
+    start = window.position
+    decoded = _decode(window, start)
     if isinstance(decoded, Fault):
         next_row(window)
         return Step(fault=decoded, comma_due=False, closed=window.peek() == END)
     window.position = decoded[1]
-    return Step(start=0, end=decoded[1])
+    return Step(start=start, end=decoded[1])
 
 
 def _decode(window: Window, start: int) -> tuple[Any, int] | Fault:
-    """Value and end of the JSON value at `start`; the window grows as far as a row may be long."""
+    """Value and end of the JSON value at `start`.
+
+    It is tried on a piece that gets longer, as far as a row may be long: an error costs the length of the piece.
+    """
+    size = PIECE_BYTES
     while True:
+        # Latin-1: one character for one byte, so that offsets are the same.
+        piece = window.data[start : start + size].decode("latin-1")
+        is_last = start + size >= len(window.data)
         try:
-            value, end = DECODER.raw_decode(window.text, start)
-            if end < len(window.data) or not window.grow():
-                return value, end
+            value, end = DECODER.raw_decode(piece)
+            if end < len(piece) or (is_last and not window.grow()):
+                return value, start + end
         except RecursionError:
             return _fault(window, Reason.NESTING_TOO_DEEP, "nested deeper than a row may be")
         except json.JSONDecodeError as error:
-            cut_off = error.msg.startswith("Unterminated") or error.pos >= len(window.data) - NEAR_END
-            if cut_off and len(window.data) - start > MAX_ROW_BYTES:
+            if not error.msg.startswith("Unterminated") and error.pos < len(piece) - NEAR_END:
+                return _fault(window, Reason.INVALID_JSON, f"byte {error.pos} of the row: {error.msg}")
+            if len(piece) > MAX_ROW_BYTES:
                 return _fault(window, Reason.ROW_TOO_LONG, f"longer than {MAX_ROW_BYTES} bytes")
-            if not cut_off:
-                return _fault(window, Reason.INVALID_JSON, f"byte {error.pos - start} of the row: {error.msg}")
-            if not window.grow():
+            if is_last and not window.grow():
                 return _fault(window, Reason.INVALID_JSON, "the file ends inside the row")
+        size *= 8
 
 
 def _fault(window: Window, reason: Reason, detail: str) -> Fault:

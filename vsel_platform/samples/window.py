@@ -18,7 +18,6 @@ class Window:
         self._read_bytes = read_bytes
         self._dropped = 0
         self._digest = hashlib.sha256()
-        self._text: str | None = None
 
     @property
     def offset(self) -> int:
@@ -31,13 +30,6 @@ class Window:
         return len(self.data) - self.position
 
     @property
-    def text(self) -> str:
-        """The bytes as Latin-1: one character for one byte, so that offsets are the same."""
-        if self._text is None:
-            self._text = self.data.decode("latin-1")
-        return self._text
-
-    @property
     def sha256(self) -> str:
         """sha256 (hex) of all bytes read so far."""
         return self._digest.hexdigest()
@@ -45,7 +37,7 @@ class Window:
     def drop(self) -> None:
         """Forget what is before the cursor, which becomes offset 0."""
         self._dropped += self.position
-        self.data, self.position, self._text = self.data[self.position :], 0, None
+        self.data, self.position = self.data[self.position :], 0
 
     def grow(self) -> bool:
         """Append the next bytes of the stream (twice as many as are there); False at its end."""
@@ -54,7 +46,7 @@ class Window:
             self.eof = True
             return False
         self._digest.update(chunk)
-        self.data, self._text = self.data + chunk, None
+        self.data += chunk
         return True
 
     def peek(self) -> int:

@@ -11,14 +11,26 @@ from vsel_platform.storage.vectors import VectorStore, lance_options, table_name
 
 SIGNAL, PRINT = "image_embeddings", "f0"
 RACER = """
-import sys
+import sys, time
+from pathlib import Path
+import lancedb
 import numpy as np
 from vsel_platform.storage.vectors import VectorStore
-writer, ids = int(sys.argv[1]), [f"id{n}" for n in range(40)]
-for store, turn in [(VectorStore(root), turn) for root in sys.argv[2:] for turn in range(4)]:
-    store.replace_shard("image_embeddings", "f0", "shared", ids, np.full((40, 4), writer, np.float32))
-    mine = [f"own{writer}-{n}" for n in range(10 + turn)]
-    store.replace_shard("image_embeddings", "f0", f"s{writer}", mine, np.full((len(mine), 4), turn, np.float32))
+
+writer, meeting = int(sys.argv[1]), Path(sys.argv[2])
+
+def meet(name):
+    (meeting / f"{name}-{writer}").touch()
+    while len(list(meeting.glob(f"{name}-*"))) < 2:
+        time.sleep(0.001)
+
+for number, store in enumerate(map(VectorStore, sys.argv[3:])):
+    for turn in range(6):
+        meet(f"{number}.{turn}")
+        ids = [f"id{turn}-{n}" for n in range(40)]
+        store.replace_shard("image_embeddings", "f0", f"shared{turn}", ids, np.full((40, 4), writer, np.float32))
+        mine = [f"own{writer}-{n}" for n in range(10 + turn)]
+        store.replace_shard("image_embeddings", "f0", f"s{writer}", mine, np.full((len(mine), 4), turn, np.float32))
 """
 
 
@@ -156,10 +168,14 @@ def test_the_tables_open_in_lancedb(tmp_path):
 
 @pytest.mark.integration
 def test_two_processes_neither_lose_nor_double_rows(tmp_path, s3_root):
-    roots = [str(tmp_path), s3_root]
+    roots = [str(tmp_path / "store"), s3_root]
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     racers = [
-        subprocess.Popen([sys.executable, "-c", RACER, str(n), *roots], env=environment, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(n), str(meeting), *roots], env=environment, stderr=subprocess.PIPE
+        )
         for n in range(2)
     ]
     for racer in racers:
@@ -168,10 +184,11 @@ def test_two_processes_neither_lose_nor_double_rows(tmp_path, s3_root):
     for root in roots:
         store = VectorStore(root)
         check = store.check(SIGNAL, PRINT)
-        assert check.rows == check.distinct == 40 + 2 * 13
-        ids, vectors = store.read(SIGNAL, PRINT, [f"id{n}" for n in range(40)])
-        assert len(ids) == 40
-        assert len(np.unique(vectors)) == 1  # one writer's shard as a whole
+        assert check.rows == check.distinct == 6 * 40 + 2 * 15
+        for turn in range(6):
+            _, vectors = store.read(SIGNAL, PRINT, [f"id{turn}-{n}" for n in range(40)])
+            assert len(vectors) == 40
+            assert len(np.unique(vectors)) == 1  # one writer's shard as a whole
 
 
 def test_the_endpoint_comes_from_the_environment(monkeypatch):

@@ -44,7 +44,7 @@ vlm:
 reference:                            # PreSel's first step: 5 % of every task, and a model trained on them
   fraction: 0.05
   seed: {seed}
-  lora: {{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, epochs: 6, \
+  lora: {{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, epochs: 8, \
 batch_rows: 16, seed: {seed}}}
 
 recipes:
@@ -68,7 +68,7 @@ recipes:
 
 training:
   evaluation: {evaluation}
-  lora: {{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, epochs: 6, \
+  lora: {{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, epochs: 8, \
 batch_rows: 16, seed: {seed}}}
 
 compute:

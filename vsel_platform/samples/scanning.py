@@ -65,9 +65,7 @@ def scan(data: bytes, position: int, *, limit: int | None = None, first: bool = 
     starts = brackets.at[brackets.opening & (brackets.level == 1)]
     ends = brackets.at[~brackets.opening & (brackets.level == 0)] + 1
     end_of_array = len(block) if brackets.array_end is None else brackets.array_end
-    odd_at = min(
-        _odd_quote(block, quotes), _odd_value(block, brackets), _odd_end(block, starts, ends), end_of_array
-    )
+    odd_at = min(_odd_quote(block, quotes), _odd_value(block, brackets), _odd_end(block, starts, ends), end_of_array)
     sound = int(np.searchsorted(ends, odd_at, side="right"))
     starts, ends = position + starts, position + ends
     good = _clean_gaps(data, position, starts[:sound], ends[:sound], first=first)

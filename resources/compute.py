@@ -39,6 +39,8 @@ def _run_child(context: dg.AssetExecutionContext, job: Job) -> StageResult:
             env={
                 "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
                 "OMP_NUM_THREADS": threads,
+                # Threads that wait do not spin: spinning starves the other processes of a busy machine.
+                "OMP_WAIT_POLICY": "PASSIVE",
             },
         )
         return StageResult(**orjson.loads(result_file.read_bytes()))

@@ -106,6 +106,7 @@ ATTACKS = {
     "SELECT $1": "PARAMETER is refused",
     "SELECT ?": "PARAMETER is refused",
     # names that WITH defines somewhere else
+    "SELECT * FROM (WITH pg_class AS (SELECT 1) SELECT * FROM pg_class), pg_class": "table 'pg_class' is refused",
     "SELECT * FROM x, (WITH x AS (SELECT 1) SELECT * FROM x)": "table 'x' is refused",
     "WITH duckdb_views AS (SELECT * FROM duckdb_views) SELECT * FROM duckdb_views": "is refused",
     "WITH a AS (SELECT * FROM pg_class), pg_class AS (SELECT 1) SELECT * FROM a": "table 'pg_class' is refused",

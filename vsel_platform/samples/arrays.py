@@ -1,5 +1,6 @@
 """JSON sources as streams of raw batches: a JSON array, or one JSON value per line."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ from vsel_platform.samples.sample import Reason
 from vsel_platform.samples.scanning import Offsets, Outcome, scan
 from vsel_platform.samples.window import Window
 
+BRACKET_NEXT = re.compile(rb"[ \t\r\n]*,?[ \t\r\n]*[\[{]")
 CAUTIOUS_BYTES = 4 << 10  # scanned behind an odd place; grows as long as nothing is odd
 
 
@@ -17,44 +19,63 @@ def array_batches(window: Window, position: int, target_bytes: int) -> Iterator[
     """Batches of the JSON array whose `[` is at the cursor; `position` is that of its first element."""
     window.position += 1
     builder = BatchBuilder(position, target_bytes)
-    comma_due, reach = False, target_bytes
-    while True:
-        limit = window.position + reach
-        found = scan(window.data, window.position, limit=limit, first=not comma_due)
-        builder.add(window.data, found.starts, found.ends)
-        comma_due = comma_due or bool(found.starts.size)
-        window.position = found.position
+    splitter = _ArraySplitter(window, builder, target_bytes)
+    while not splitter.closed:
+        splitter.advance()
         if builder.full and (batch := builder.take()) is not None:
             yield batch
-        if found.outcome is Outcome.CLOSED:
-            break
-        if found.outcome is Outcome.MORE and limit < len(window.data):
-            reach = min(4 * reach, target_bytes) if found.starts.size else 4 * reach
-            continue
-        if found.outcome is Outcome.MORE and window.left <= MAX_ROW_BYTES and _grow(window):
-            reach = max(target_bytes, window.left)
-            continue
-        element = step(window, comma_due=comma_due)
-        if element.fault is not None:
-            builder.add_fault(element.fault)
-        elif not element.closed:
-            builder.add(window.data, *_one(element.start, element.end))
-        comma_due, reach = element.comma_due, CAUTIOUS_BYTES
-        if element.closed:
-            break
     if window.peek() != END:
         builder.add_fault(_behind_array(window))
     if (batch := builder.take()) is not None:
         yield batch
 
 
+class _ArraySplitter:
+    """Adds the elements of an array to a builder: many at a time by scanning, one at a time where that stops."""
+
+    def __init__(self, window: Window, builder: BatchBuilder, target_bytes: int) -> None:
+        self.closed = False
+        self._window, self._builder, self._target = window, builder, target_bytes
+        self._reach = target_bytes
+        self._comma_due = self._careful = False
+
+    def advance(self) -> None:
+        if self._careful:
+            self._step()
+        else:
+            self._scan()
+
+    def _scan(self) -> None:
+        window, limit = self._window, self._window.position + self._reach
+        found = scan(window.data, window.position, limit=limit, first=not self._comma_due)
+        self._builder.add(window.data, found.starts, found.ends)
+        window.position = found.position
+        self._comma_due = self._comma_due or bool(found.starts.size)
+        self.closed = found.outcome is Outcome.CLOSED
+        if found.outcome is Outcome.ODD:
+            self._careful = True
+        elif found.outcome is Outcome.MORE and limit < len(window.data):
+            self._reach = min(4 * self._reach, self._target) if found.starts.size else 4 * self._reach
+        elif found.outcome is Outcome.MORE:
+            self._careful = window.left > MAX_ROW_BYTES or not _grow(window)
+            self._reach = max(self._target, window.left)
+
+    def _step(self) -> None:
+        window = self._window
+        element = step(window, comma_due=self._comma_due)
+        if element.fault is not None:
+            self._builder.add_fault(element.fault)
+        elif not element.closed:
+            ends = np.array([element.end], dtype=np.int64)
+            self._builder.add(window.data, np.array([element.start], dtype=np.int64), ends)
+        self.closed, self._comma_due = element.closed, element.comma_due
+        self._careful = not BRACKET_NEXT.match(window.data, window.position)
+        self._reach = CAUTIOUS_BYTES
+
+
 def _grow(window: Window) -> bool:
     window.drop()
     return window.grow()
-
-
-def _one(start: int, end: int) -> tuple[Offsets, Offsets]:
-    return np.array([start], dtype=np.int64), np.array([end], dtype=np.int64)
 
 
 def _behind_array(window: Window) -> Fault:

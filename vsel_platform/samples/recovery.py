@@ -11,15 +11,16 @@ from typing import Any
 
 from vsel_platform.samples.raw import MAX_ROW_BYTES, Fault
 from vsel_platform.samples.sample import Reason
-from vsel_platform.samples.window import Window
+from vsel_platform.samples.window import READ_BYTES, Window
 
 ROW_KEYS = ("conversations", "messages", "texts")
 ROW_KEY = re.compile(rb'"(?:conversations|messages|texts)"[ \t\r\n]*:')
 COMMA, BRACKET, END = ord(","), ord("]"), -1
 KEPT_BYTES = 64 << 10  # a row's conversation key stands at most this far behind its start
 NEAR_END = 16
-PIECE_BYTES = 64 << 10
-TRIES = 64
+PIECE_BYTES = 16 << 10
+TRIES, FEW_TRIES = 64, 4  # objects tried for one conversation key; few once MANY_KEYS have led nowhere
+MANY_KEYS = 1_000
 NESTED_BYTES = 500  # Python gives up on nesting at about 1,000 levels less the depth of its own stack
 
 
@@ -47,6 +48,8 @@ class Step:
 
 def step(window: Window, *, comma_due: bool) -> Step:
     """Read one element at the cursor and move behind it."""
+    if window.position > READ_BYTES:
+        window.drop()
     byte = window.peek()
     if byte == COMMA:
         if not comma_due:
@@ -114,11 +117,13 @@ def _fault(window: Window, reason: Reason, detail: str) -> Fault:
 def next_row(window: Window) -> None:
     """Move from a broken element to the next object that holds a conversation, or to the end."""
     floor = window.position + 1
-    search = floor
+    search, keys = floor, 0
     while True:
         key = ROW_KEY.search(window.data, search)
         if key is not None:
-            start, search = _row_around(window, floor, key.start())
+            keys += 1
+            tries = TRIES if keys < MANY_KEYS else FEW_TRIES
+            start, search = _row_around(window, floor, key.start(), tries)
             if start is not None:
                 window.position = start
                 return
@@ -132,12 +137,12 @@ def next_row(window: Window) -> None:
             return
 
 
-def _row_around(window: Window, floor: int, key: int) -> tuple[int | None, int]:
+def _row_around(window: Window, floor: int, key: int, tries: int) -> tuple[int | None, int]:
     """Start of the object that has the conversation key at `key` on its top level, None if there is none; and
     where to look for the next key.
     """
     start = key
-    for _ in range(TRIES):
+    for _ in range(tries):
         start = window.data.rfind(b"{", floor, start)
         if start < 0:
             break

@@ -68,7 +68,7 @@ class MemorySink:
         return (self.manifest_rows, self.quarantine_rows, shards, self.blobs)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_sink() -> Callable[[], MemorySink]:
     return MemorySink
 

@@ -58,6 +58,7 @@ def numbered(count: int) -> list[dict[str, Any]]:
     return [{"id": i, "conversations": [{"from": "human", "value": f"text {i}"}]} for i in range(count)]
 
 
+@settings(deadline=None)
 @given(st.lists(ROW, max_size=6), STYLE, st.booleans(), BLOCKS)
 def test_an_array_in_any_style_and_any_blocks_gives_its_rows(
     rows: list[Any], style: dict[str, Any], ascii_only: bool, blocks: int
@@ -68,6 +69,7 @@ def test_an_array_in_any_style_and_any_blocks_gives_its_rows(
     assert not reasons(found)
 
 
+@settings(deadline=None)
 @given(st.lists(ROW, max_size=6), st.booleans(), BLOCKS, st.sampled_from(["\n", "\r\n", "\n\n", "\n \n"]))
 def test_lines_in_any_blocks_give_their_rows(rows: list[Any], final: bool, blocks: int, ending: str) -> None:
     data = ending.join(map(json.dumps, rows)) + (ending if final else "")
@@ -76,7 +78,7 @@ def test_lines_in_any_blocks_give_their_rows(rows: list[Any], final: bool, block
     assert not reasons(found)
 
 
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 @given(st.lists(FULL_ROW, min_size=1, max_size=6), STYLE, BLOCKS, st.data())
 def test_a_flipped_bit_costs_at_most_two_rows(rows: list[Any], style: Any, blocks: int, data: st.DataObject) -> None:
     text = bytearray(json.dumps(rows, **style).encode())
@@ -88,7 +90,7 @@ def test_a_flipped_bit_costs_at_most_two_rows(rows: list[Any], style: Any, block
     assert len(lost) <= 2
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=300), BLOCKS, st.booleans())
 def test_arbitrary_bytes_never_raise(data: bytes, blocks: int, lines: bool) -> None:
     for row in split(data if lines else b"[" + data, blocks=blocks, lines=lines):

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsel_platform.samples.parsing import MAX_DEPTH, depth, parse_row
@@ -25,6 +25,7 @@ def reason(raw: bytes, *, exact: bool = False) -> Reason:
     return refused.value.reason
 
 
+@settings(deadline=None)
 @given(VALUES, st.booleans())
 def test_a_row_keeps_its_values_and_the_order_of_its_keys(value: Any, ascii_only: bool) -> None:
     raw = json.dumps({"id": 1, "value": value}, indent=1, ensure_ascii=ascii_only).encode()
@@ -33,6 +34,7 @@ def test_a_row_keeps_its_values_and_the_order_of_its_keys(value: Any, ascii_only
     assert json.dumps(json.loads(compact)) == json.dumps(parsed)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(TEXTS, st.integers(-(2**63), 2**64 - 1) | TEXTS))
 def test_both_parsers_give_the_same_text(value: dict[str, Any]) -> None:
     raw = json.dumps(value).encode()

@@ -50,7 +50,7 @@ def test_quotes_and_brackets_inside_strings_do_not_count(text: str) -> None:
     [
         b'{"a": "x}, {"a": 1}]',
         b'{"a: "x"}, {"a": 1}]',
-        b'{"a": [1, {"a": 1}]',
+        b'{"a": 1, {"a": 1}]',
         b'{"a": 1}} {"a": 1}]',
         b'{"a": 1]',
         b'7, {"a": 1}]',
@@ -64,24 +64,17 @@ def test_the_scan_stops_in_front_of_anything_odd(second: bytes) -> None:
     first = b'{"a": 0}'
     parts, position, outcome = spans(b"[" + first + b", " + second)
     assert parts[:1] == [first]
-    assert outcome is Outcome.ODD or b"}}" in second
+    assert outcome is Outcome.ODD
     assert position >= len(first) + 1
-    for part in parts[1:]:
-        assert json.loads(part) == {"a": 1}
+    assert parts[1:] in ([], [b'{"a": 1}'])
 
 
 def test_only_rows_with_long_numbers_are_exact() -> None:
-    rows = [
-        {"n": 10**18},
-        {"n": 123},
-        {"f": "2017/000000000012.jpg"},
-        {"n": [-(10**19)]},
-        {"n": 2**64},
-        {"t": "1" * 30},
-    ]
+    short = [{"n": 10**17}, {"f": "2017/000000000012.jpg"}, {"t": "1" * 30}]
+    rows = [{"n": 10**18}, *short, {"n": [-(10**19)]}, {"n": 2**64}, *short]
     data = json.dumps(rows).encode()
     found = scan(data, 1, first=True)
-    assert long_numbers(data, found.starts, found.ends) == [0, 3, 4]
+    assert long_numbers(data, found.starts, found.ends) == [0, 4, 5]
 
 
 def test_an_empty_block_has_no_long_numbers() -> None:

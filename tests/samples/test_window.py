@@ -4,12 +4,13 @@ import hashlib
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsel_platform.samples.window import Window
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(1, 50))
 def test_growing_to_the_end_gives_all_bytes_and_their_digest(data: bytes, block: int) -> None:
     window = Window(io.BytesIO(data), read_bytes=block)

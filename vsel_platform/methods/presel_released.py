@@ -66,10 +66,7 @@ def released_typicality(
     `vectors` float32 [n, d] are normalised. A row that is alone has NaN and is still taken if its cluster's count
     says so; duplicates count as neighbours of each other.
     """
-    values = np.full(len(vectors), np.nan)
-    free = np.flatnonzero(~is_reference)
-    values[free] = cluster_typicality(vectors[free], labels[free], n_neighbours)
-    return values
+    return cluster_typicality(vectors, np.where(is_reference, -1, labels), n_neighbours)
 
 
 def released_rounds(

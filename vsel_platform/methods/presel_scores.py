@@ -68,21 +68,22 @@ def score_images(
     Mode `released` takes one point per ROW (pass row ids), clusters with scikit-learn's k-means and its seed 12345,
     and gives an image that is alone NaN. Raises SelectionError if no vector is finite.
     """
-    order = np.argsort(np.asarray(image_ids), kind="stable")
-    order = order[np.isfinite(vectors[order]).all(axis=1)]
-    if not len(order):
+    finite = np.isfinite(vectors.sum(axis=1)).tolist()
+    order = sorted((i for i in range(len(image_ids)) if finite[i]), key=image_ids.__getitem__)
+    if not order:
         raise SelectionError("no image of the task has a finite embedding; see the table signal_failures")
     names = [image_ids[i] for i in order]
     data = normalise_rows(vectors[order])
     n_clusters = max(1, int(options.cluster_fraction * len(names)))
     labels = released_labels(data, n_clusters) if mode == "released" else fit_kmeans(data, n_clusters, seed=seed).labels
-    available = np.flatnonzero([name not in reference for name in names])
-    values = cluster_typicality(data[available], labels[available], options.n_neighbours)
+    drawn = np.array([name in reference for name in names], np.bool_)
+    values = cluster_typicality(data, np.where(drawn, -1, labels), options.n_neighbours)
     if mode == "default":
         values = np.nan_to_num(values, nan=0.0).round(DECIMALS)
+    typicality = dict(zip(names, values.tolist(), strict=True))
     return ImageScores(
         dict(zip(names, labels.tolist(), strict=True)),
-        dict(zip([names[i] for i in available], values.tolist(), strict=True)),
+        {name: value for name, value in typicality.items() if name not in reference},
     )
 
 

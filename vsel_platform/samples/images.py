@@ -110,19 +110,23 @@ class ImageIndex:
         path = os.path.realpath(f"{self._root}/{relative}")
         if not path.startswith(self._root.rstrip("/") + "/"):
             raise RefusedRow(Reason.IMAGE_OUTSIDE_ROOT, f"{reference!r} leads to {path}")
+        handle = None
         try:
             # O_NONBLOCK: a pipe in the place of an image must not stop the ingest.
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        except FileNotFoundError as error:
-            raise RefusedRow(Reason.IMAGE_MISSING, f"no file {path}") from error
-        except (OSError, ValueError) as error:
-            raise RefusedRow(Reason.IMAGE_UNREADABLE, f"{path}: {error}") from error
-        with os.fdopen(handle, "rb") as file:
             state = os.fstat(handle)
             if not stat.S_ISREG(state.st_mode):
                 raise RefusedRow(Reason.IMAGE_UNREADABLE, f"{path} is not a file")
             self._check_size(state.st_size, reference)
-            return path, self._whole(file, reference)
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                return path, self._whole(file, reference)
+        except FileNotFoundError as error:
+            raise RefusedRow(Reason.IMAGE_MISSING, f"no file {path}") from error
+        except (OSError, ValueError) as error:
+            raise RefusedRow(Reason.IMAGE_UNREADABLE, f"{path}: {error}") from error
+        finally:
+            if handle is not None:
+                os.close(handle)
 
     def _read_remote(self, reference: str, relative: str) -> tuple[str, bytes]:
         path = f"{self._root}/{relative}"

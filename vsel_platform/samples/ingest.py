@@ -17,7 +17,7 @@ from vsel_platform.errors import DataError, QuarantineLimitError
 from vsel_platform.samples.batches import BatchProcessor, Processed
 from vsel_platform.samples.content import KnownContent
 from vsel_platform.samples.cutting import ShardCutter
-from vsel_platform.samples.reading import SourceReader
+from vsel_platform.samples.reading import BATCH_BYTES, SourceReader
 from vsel_platform.samples.sample import REASONS, Reason
 from vsel_platform.samples.source import (
     SourceFingerprint,
@@ -114,7 +114,7 @@ def ingest(
     files = source_files(settings.source)
     cheap, size = cheap_fingerprint(files), source_size(files)
     processor = BatchProcessor(settings)
-    source = SourceReader(files)
+    source = SourceReader(files, batch_bytes=BATCH_BYTES)
     cutter = ShardCutter(
         dataset, settings.shard_rows, known or KnownContent(), known_images, sink, processor.tasks.name
     )

@@ -8,6 +8,7 @@ from vsel_platform.samples.sample import Reason
 from vsel_platform.samples.scanning import Offsets, long_numbers
 
 MAX_ROW_BYTES = 16 << 20
+MAX_BATCH_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class RawBatch:
 
 
 class BatchBuilder:
-    """Collects elements into batches of about `target_bytes`."""
+    """Collects elements into batches of about `target_bytes` (half to one and a half of it)."""
 
     def __init__(self, position: int, target_bytes: int) -> None:
         self.position = position
@@ -78,7 +79,7 @@ class BatchBuilder:
     @property
     def full(self) -> bool:
         """Whether it is time to `take`."""
-        return self._bytes >= self._target or self._count >= 20_000
+        return 2 * self._bytes >= self._target or self._count >= MAX_BATCH_ROWS
 
     def take(self) -> RawBatch | None:
         """The collected batch, None if it is empty; the next one begins behind it."""

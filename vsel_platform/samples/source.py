@@ -29,7 +29,7 @@ def source_files(source: str) -> list[str]:
     """Files of a source (file, directory or glob; local or URL), sorted: the order of positions.
 
     A directory gives its Parquet files, or else its Arrow files (`datasets.save_to_disk`), or else its JSON
-    files, at any depth; hidden files are left out. Raises DataError if there are none.
+    files, at any depth. Hidden files are left out. Raises DataError if there are none.
     """
     fs, path = fsspec.core.url_to_fs(source)
     if fs.isdir(path):
@@ -37,7 +37,7 @@ def source_files(source: str) -> list[str]:
     elif fs.isfile(path):
         found = [path]
     elif glob.has_magic(path):
-        found = [name for name in fs.glob(path) if fs.isfile(name)]
+        found = [name for name in fs.glob(path) if fs.isfile(name) and not PurePosixPath(name).name.startswith(".")]
     else:
         raise DataError(f"no file at {source}; check `source` of the dataset in the project file")
     if not found:

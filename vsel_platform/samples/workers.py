@@ -36,6 +36,7 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
 }
+COMMAND = ("-m", "vsel_platform.samples.workers")
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -100,8 +101,8 @@ def _result(item: Future[Processed] | ValueBatch, processor: BatchProcessor) -> 
 def _start(settings: DatasetSettings) -> subprocess.Popen[bytes]:
     paths = [str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, **KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(paths)}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "vsel_platform.samples.workers"],
+    child = subprocess.Popen(  # noqa: S603 (this interpreter, a fixed command)
+        [sys.executable, *COMMAND],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

@@ -24,7 +24,7 @@ ROWS_PER_BLOCK = 2048
 
 def normalise_rows(vectors: Vectors) -> Vectors:
     """Rows divided by their L2 norm, float32 [n, d]; zero rows stay zero."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
     return np.asarray(vectors / np.where(norms > 0, norms, 1.0), np.float32)
 
 
@@ -64,10 +64,12 @@ def cluster_typicality(
 ) -> NDArray[np.float64]:
     """Typicality among the rows with the same label, float64 [n]; NaN for a row that is alone.
 
-    The number of threads (0 = all) does not change the result.
+    Rows with a negative label are left out: nobody's neighbours, and NaN themselves. The number of threads (0 = all)
+    does not change the result.
     """
     result = np.full(len(vectors), np.nan)
     order = np.argsort(labels, kind="stable")
+    order = order[labels[order] >= 0]
     groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
     def score(members: NDArray[np.int64]) -> None:

@@ -63,7 +63,7 @@ def fit_kmeans(
     data = np.ascontiguousarray(vectors, np.float32)
     if data.ndim != 2 or not len(data) or n_clusters < 1:
         raise SelectionError(f"k-means needs rows and clusters; got an array {data.shape} and {n_clusters} clusters")
-    if not np.isfinite(data).all():
+    if not np.isfinite(data.sum()):
         raise SelectionError("k-means: a vector is not finite; leave rows without an embedding out")
     rng = np.random.default_rng(seed)
     with workers(n_threads) as pool:

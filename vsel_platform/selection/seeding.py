@@ -1,5 +1,7 @@
 """Seeds for k-means: greedy k-means++, then swaps that lower the cost."""
 
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,51 +11,60 @@ from vsel_platform.selection.workers import Workers
 
 Vectors = NDArray[np.float32]
 
-TRIALS = 4
+TRIALS = 2
 CANDIDATES_PER_BATCH = 128
 SWAP_CANDIDATES_PER_BATCH = 64
-SWAPS_PER_CLUSTER = 6
+SWAPS_PER_CLUSTER = 5
 # Squared distances below this share of the mean squared norm are rounding, that is zero.
 ZERO = 1e-6
 
 
-@dataclass(slots=True)
 class _Sample:
-    """Rows float32 [m, d], their squared norms [m], and what counts as zero distance."""
+    """Rows float32 [m, d] with what their distances need.
 
-    rows: Vectors
-    norms: NDArray[np.float32]
-    zero: float
-    pool: Workers
+    |x - y|^2 = [x, |x|^2, 1] . [-2y, 1, |y|^2], so that distances are one matrix product.
+    """
+
+    def __init__(self, rows: Vectors, pool: Workers) -> None:
+        norms = np.einsum("ij,ij->i", rows, rows)[:, None]
+        ones = np.ones_like(norms)
+        self.rows = rows
+        self.pool = pool
+        self.zero = ZERO * float(norms.mean())
+        self.left = np.concatenate([rows, norms, ones], axis=1)
+        self.right = np.concatenate([-2 * rows, ones, norms], axis=1)
 
     def distances(self, chosen: NDArray[np.int64]) -> Vectors:
         """Squared distances float32 [len(chosen), m] from the chosen rows to all rows."""
-        points, norms = self.rows[chosen], self.norms[chosen, None]
+        points = self.left[chosen]
+        result = np.empty((len(chosen), len(self.rows)), np.float32)
 
-        def block(part: slice) -> Vectors:
-            product = points @ self.rows[part].T
-            product *= -2
-            product += norms
-            product += self.norms[None, part]
-            product[product < self.zero] = 0
-            return product
+        def block(part: slice) -> None:
+            result[:, part] = points @ self.right[part].T
 
-        return np.concatenate(self.pool.blocks(block, len(self.rows), 1024), axis=1)
+        self.pool.blocks(block, len(self.rows), 1024)
+        return result
+
+    def all_distances(self, chosen: NDArray[np.int64]) -> Vectors:
+        """The same in one piece, for use on one thread."""
+        return np.asarray(self.left[chosen] @ self.right.T, np.float32)
+
+    def draw(self, distances: NDArray[np.float32], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """`size` positions, with replacement, with probability in proportion to the squared distances."""
+        cumulative = np.cumsum(np.where(distances < self.zero, 0, distances), dtype=np.float64)
+        found = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
+        return np.asarray(np.minimum(found, len(distances) - 1), np.int64)
+
+    def has_distance(self, distances: NDArray[np.float32]) -> bool:
+        """Whether any distance is more than rounding."""
+        return bool((distances >= self.zero).any())
 
 
 def choose_seeds(rows: Vectors, n_clusters: int, rng: np.random.Generator, pool: Workers) -> Vectors:
     """Up to `n_clusters` rows that are good first centroids, float32 [k, d]; fewer if fewer rows are distinct."""
-    norms = np.einsum("ij,ij->i", rows, rows)
-    sample = _Sample(rows, norms, ZERO * float(norms.mean()), pool)
-    seeds = rows[_greedy_plus_plus(sample, n_clusters, rng)]
-    return _swap(sample, seeds, SWAPS_PER_CLUSTER * len(seeds), rng) if len(seeds) > 1 else seeds
-
-
-def _draw(weights: NDArray[np.float32], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`size` positions, with replacement, with probability in proportion to the weights."""
-    cumulative = np.cumsum(weights, dtype=np.float64)
-    found = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
-    return np.asarray(np.minimum(found, len(weights) - 1), np.int64)
+    sample = _Sample(rows, pool)
+    seeds = _greedy_plus_plus(sample, n_clusters, rng)
+    return rows[_swap(sample, seeds, SWAPS_PER_CLUSTER * len(seeds), rng) if len(seeds) > 1 else seeds]
 
 
 def _greedy_plus_plus(sample: _Sample, n_clusters: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -64,14 +75,14 @@ def _greedy_plus_plus(sample: _Sample, n_clusters: int, rng: np.random.Generator
     """
     chosen = [int(rng.integers(len(sample.rows)))]
     nearest = sample.distances(np.array(chosen))[0]
-    while len(chosen) < n_clusters and nearest.any():
-        batch = _draw(nearest, min(CANDIDATES_PER_BATCH, TRIALS * n_clusters), rng)
+    while len(chosen) < n_clusters and sample.has_distance(nearest):
+        batch = sample.draw(nearest, min(CANDIDATES_PER_BATCH, TRIALS * n_clusters), rng)
         distances = sample.distances(batch)
         for _ in range(min(max(1, len(batch) // TRIALS), n_clusters - len(chosen))):
             weights = nearest[batch]
-            if not weights.any():
+            if not sample.has_distance(weights):
                 break
-            trial = _draw(weights, TRIALS, rng)
+            trial = sample.draw(weights, TRIALS, rng)
             after = np.minimum(distances[trial], nearest)
             best = int(after.sum(axis=1, dtype=np.float64).argmin())
             chosen.append(int(batch[trial[best]]))
@@ -90,18 +101,14 @@ class _Nearest:
 
     @classmethod
     def of(cls, sample: _Sample, rows: NDArray[np.int64], centroids: Vectors) -> "_Nearest":
-        """Computed for some rows of the sample."""
-        points, norms = sample.rows[rows], np.einsum("ij,ij->i", centroids, centroids)
-        distances = points @ centroids.T
-        distances *= -2
-        distances += norms
+        """Computed for some rows of the sample; `centroids` in the form of `_Sample.right`, [k, d + 2]."""
+        distances = sample.left[rows] @ centroids.T
         every = np.arange(len(rows))
         first = distances.argmin(axis=1)
-        d_first = distances[every, first] + sample.norms[rows]
+        d_first = distances[every, first]
         distances[every, first] = np.inf
         second = distances.argmin(axis=1)
-        d_second = distances[every, second] + sample.norms[rows]
-        return cls(first, second, np.maximum(d_first, 0), np.maximum(d_second, 0))
+        return cls(first, second, d_first, distances[every, second])
 
     def put(self, rows: NDArray[np.int64], other: "_Nearest") -> None:
         """Replace the entries of `rows`."""
@@ -117,32 +124,52 @@ class _Nearest:
         self.second[lost], self.d_second[lost] = centroid, distances[~wins]
 
 
-def _swap(sample: _Sample, seeds: Vectors, n_steps: int, rng: np.random.Generator) -> Vectors:
+def _swap(sample: _Sample, seeds: NDArray[np.int64], n_steps: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Local search: a row drawn like in k-means++ takes the place of the centroid whose loss costs least.
 
     A swap happens only if the cost of the sample falls.
     """
-    centroids = seeds.copy()
+    chosen = seeds.copy()
+    centroids = sample.right[chosen]
     parts = sample.pool.blocks(
         lambda rows: _Nearest.of(sample, np.arange(rows.start, rows.stop), centroids), len(sample.rows)
     )
     names = ("first", "second", "d_first", "d_second")
     near = _Nearest(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-    removal = _removal_costs(near, len(centroids))
-    for start in range(0, n_steps, SWAP_CANDIDATES_PER_BATCH):
-        if not near.d_first.any():
-            break
-        batch = _draw(near.d_first, min(SWAP_CANDIDATES_PER_BATCH, n_steps - start), rng)
-        for row, distances in zip(batch, sample.distances(batch), strict=True):
+    removal = _removal_costs(near, len(chosen))
+    for batch, batch_distances in _candidates(sample, near, n_steps, rng):
+        for row, distances in zip(batch, batch_distances, strict=True):
             closer = np.flatnonzero(distances < near.d_second)
             gain, victim = _best_swap(near, removal, closer, distances[closer])
             if gain > 0:
-                centroids[victim] = sample.rows[row]
+                chosen[victim] = row
+                centroids[victim] = sample.right[row]
                 orphans = np.flatnonzero((near.first == victim) | (near.second == victim))
                 near.offer(closer, victim, distances[closer])
                 near.put(orphans, _Nearest.of(sample, orphans, centroids))
-                removal = _removal_costs(near, len(centroids))
-    return centroids
+                removal = _removal_costs(near, len(chosen))
+    return chosen
+
+
+def _candidates(
+    sample: _Sample, near: _Nearest, n_steps: int, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+    """Batches of candidates and their distances, float32 [batch, m].
+
+    A batch is drawn, with the distances of that moment, before the one before it is used: so its matrix product
+    runs on another thread meanwhile.
+    """
+    waiting: list[tuple[NDArray[np.int64], Future[Vectors]]] = []
+    for start in range(0, n_steps, SWAP_CANDIDATES_PER_BATCH):
+        if not sample.has_distance(near.d_first):
+            break
+        batch = sample.draw(near.d_first, min(SWAP_CANDIDATES_PER_BATCH, n_steps - start), rng)
+        waiting.append((batch, sample.pool.submit(sample.all_distances, batch)))
+        if len(waiting) > 1:
+            ready, distances = waiting.pop(0)
+            yield ready, distances.result()
+    for ready, distances in waiting:
+        yield ready, distances.result()
 
 
 def _removal_costs(near: _Nearest, n_centroids: int) -> NDArray[np.float64]:

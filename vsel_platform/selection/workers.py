@@ -1,7 +1,7 @@
 """Threads whose number never changes a result: fixed pieces of work, each on one single-threaded BLAS."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -18,6 +18,10 @@ class Workers:
     def map(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list[Result]:
         """`[work(piece) for piece in pieces]`, several at a time."""
         return list(self._pool.map(work, pieces))
+
+    def submit(self, work: Callable[[Piece], Result], piece: Piece) -> "Future[Result]":
+        """Start one piece of work while the caller goes on."""
+        return self._pool.submit(work, piece)
 
     def blocks(self, work: Callable[[slice], Result], n_rows: int, rows_per_block: int = 2048) -> list[Result]:
         """`work` on consecutive row slices; the slices depend on `n_rows` alone."""

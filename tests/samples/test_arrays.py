@@ -203,3 +203,14 @@ def test_many_broken_rows_do_not_slow_the_reading_down() -> None:
     found = split(("[" + ", ".join(rows) + "]").encode())
     assert [value["id"] for value in values(found)] == list(range(1, 2_000, 2))
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("broken", ['{"id": 1, "images": }"x.png"]}', '{"id": 1}]', '"a"] x'])
+@pytest.mark.parametrize("blocks", [7, 1 << 20])
+def test_a_damaged_row_that_looks_like_the_end_costs_itself_only(broken: str, blocks: int):
+    rows = numbered(30)
+    texts = [json.dumps(row) for row in rows]
+    data = f"[{', '.join(texts[:10])}, {broken}, {', '.join(texts[10:])}]".encode()
+    found = split(data, blocks=blocks)
+    assert [row for row in values(found) if isinstance(row, dict) and "conversations" in row] == rows
+    assert Reason.INVALID_JSON in reasons(found)

@@ -34,7 +34,13 @@ def test_a_message_that_is_cut_off_is_an_error() -> None:
 def test_a_batch_comes_through_as_it_was() -> None:
     fault = Fault(Reason.ROW_TOO_LONG, "Größe", b"\xff\x00{")
     starts, ends = (np.array(offsets, dtype=np.int64) for offsets in ([0, 3, 3], [3, 3, 5]))
-    batch = RawBatch(7, b"abcde", starts, ends, {1: fault}, frozenset({0, 2}))
+    batch = RawBatch(7, b"abcde", starts, ends, {1: fault}, frozenset({0, 2}), True)
     found = unpack_batch([bytes(part) for part in pack_batch(batch)])
-    assert (found.position, found.data, found.faults, found.exact) == (7, b"abcde", {1: fault}, batch.exact)
+    assert (found.position, found.data, found.faults, found.exact, found.shallow) == (
+        7,
+        b"abcde",
+        {1: fault},
+        {0, 2},
+        True,
+    )
     assert (found.starts.tolist(), found.ends.tolist()) == ([0, 3, 3], [3, 3, 5])

@@ -68,12 +68,11 @@ def score_images(
     Mode `released` takes one point per ROW (pass row ids), clusters with scikit-learn's k-means and its seed 12345,
     and gives an image that is alone NaN. Raises SelectionError if no vector is finite.
     """
-    finite = np.isfinite(vectors.sum(axis=1)).tolist()
-    order = sorted((i for i in range(len(image_ids)) if finite[i]), key=image_ids.__getitem__)
+    order = _finite_by_id(image_ids, vectors)
     if not order:
         raise SelectionError("no image of the task has a finite embedding; see the table signal_failures")
     names = [image_ids[i] for i in order]
-    data = normalise_rows(vectors[order])
+    data = normalise_rows(vectors if order == list(range(len(vectors))) else vectors[order])
     n_clusters = max(1, int(options.cluster_fraction * len(names)))
     labels = released_labels(data, n_clusters) if mode == "released" else fit_kmeans(data, n_clusters, seed=seed).labels
     drawn = np.array([name in reference for name in names], np.bool_)
@@ -85,6 +84,12 @@ def score_images(
         dict(zip(names, labels.tolist(), strict=True)),
         {name: value for name, value in typicality.items() if name not in reference},
     )
+
+
+def _finite_by_id(ids: Sequence[str], vectors: Vectors) -> list[int]:
+    """Positions of the rows without NaN and infinity, in the order of their ids."""
+    finite = np.isfinite(vectors.sum(axis=1)).tolist()
+    return sorted((i for i in range(len(ids)) if finite[i]), key=ids.__getitem__)
 
 
 def released_labels(data: Vectors, n_clusters: int) -> Labels:

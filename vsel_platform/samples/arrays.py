@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vsel_platform.samples.raw import MAX_ROW_BYTES, BatchBuilder, Fault, RawBatch
-from vsel_platform.samples.recovery import END, step
+from vsel_platform.samples.recovery import END, next_row, step
 from vsel_platform.samples.sample import Reason
 from vsel_platform.samples.scanning import Offsets, Outcome, scan
 from vsel_platform.samples.window import Window
@@ -22,10 +22,12 @@ def array_batches(window: Window, position: int, target_bytes: int) -> Iterator[
     splitter = _ArraySplitter(window, builder, target_bytes)
     while not splitter.closed:
         splitter.advance()
+        if splitter.closed and window.peek() != END:
+            # A damaged row can look like the array's end: rows that stand behind it are rows all the same.
+            builder.add_fault(_behind_array(window))
+            splitter.closed = not splitter.find_row()
         if builder.full and (batch := builder.take()) is not None:
             yield batch
-    if window.peek() != END:
-        builder.add_fault(_behind_array(window))
     if (batch := builder.take()) is not None:
         yield batch
 
@@ -45,10 +47,16 @@ class _ArraySplitter:
         else:
             self._scan()
 
+    def find_row(self) -> bool:
+        """Move to the next row from the cursor on, whatever stands before it; False if there is none."""
+        next_row(self._window, skip=0)
+        self._comma_due, self._careful = False, True
+        return self._window.peek() != END
+
     def _scan(self) -> None:
         window, limit = self._window, self._window.position + self._reach
         found = scan(window.data, window.position, limit=limit, first=not self._comma_due)
-        self._builder.add(window.data, found.starts, found.ends)
+        self._builder.add(window.data, found.starts, found.ends, found.depth)
         window.position = found.position
         self._comma_due = self._comma_due or bool(found.starts.size)
         self.closed = found.outcome is Outcome.CLOSED
@@ -81,7 +89,6 @@ def _grow(window: Window) -> bool:
 def _behind_array(window: Window) -> Fault:
     text = window.data[window.position : window.position + 8_000]
     where = f"(at byte {window.offset} of {window.name})"
-    window.skip_rest()
     return Fault(Reason.INVALID_JSON, f"text behind the end of the array {where}", text)
 
 

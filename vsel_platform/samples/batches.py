@@ -2,16 +2,15 @@
 in whichever process it runs.
 """
 
-import gc
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from vsel_platform.config import DatasetSettings
 from vsel_platform.samples.arrow import digests, number_lists, numbers, record_batch, string_lists, strings
+from vsel_platform.samples.collector import collector_paused
 from vsel_platform.samples.columnar import ValueBatch
 from vsel_platform.samples.formats import Format, reader
 from vsel_platform.samples.images import ImageIndex, default_root
@@ -67,7 +66,7 @@ class BatchProcessor:
         """Tables of a batch; every row is in `accepted` or in `rejected`."""
         found = _Found()
         rows = parse_batch(batch)
-        with _collector_paused():
+        with collector_paused():
             while group := list(islice(rows, GROUP_ROWS)):
                 self._process_group(group, found)
         found.rejected.sort(key=lambda row: row.position)
@@ -92,18 +91,6 @@ class BatchProcessor:
             for image in conversation.images:
                 if isinstance(image, EmbeddedImage):
                     found.blobs[image.image_id] = image.data
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    # Rows hold no reference cycles, but their many small objects make the collector run all the time.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def row_digest(row_json: bytes) -> bytes:

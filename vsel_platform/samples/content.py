@@ -1,7 +1,7 @@
 """Which content exists already: `sample_id` -> shard and hash of the row that is kept with it, compactly."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vsel_platform.samples.batches import ROW_DIGEST_BYTES, row_digest
@@ -38,6 +38,10 @@ class KnownContent:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    def sample_ids(self) -> Iterator[str]:
+        """Identities of all samples."""
+        return (key.hex() for key in self._slots)
 
     def number(self, shard: str) -> int:
         """Number of a shard; a new one if the name is new."""

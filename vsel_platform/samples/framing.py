@@ -43,7 +43,9 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
 def pack_batch(batch: RawBatch) -> list[Any]:
     """A raw batch as message parts."""
     faults = {str(i): [f.reason, f.detail, f.text.decode("latin-1")] for i, f in batch.faults.items()}
-    head = orjson.dumps({"position": batch.position, "faults": faults, "exact": sorted(batch.exact)})
+    head = orjson.dumps(
+        {"position": batch.position, "faults": faults, "exact": sorted(batch.exact), "shallow": batch.shallow}
+    )
     return [head, np.ascontiguousarray(batch.starts), np.ascontiguousarray(batch.ends), batch.data]
 
 
@@ -55,7 +57,7 @@ def unpack_batch(parts: list[bytes]) -> RawBatch:
         for i, (reason, detail, text) in head["faults"].items()
     }
     starts, ends = (np.frombuffer(part, dtype=np.int64) for part in parts[1:3])
-    return RawBatch(head["position"], parts[3], starts, ends, faults, frozenset(head["exact"]))
+    return RawBatch(head["position"], parts[3], starts, ends, faults, frozenset(head["exact"]), head["shallow"])
 
 
 def pack_processed(result: Processed) -> list[Any]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from vsel_platform.config import DatasetSettings
 from vsel_platform.errors import DataError, QuarantineLimitError
 from vsel_platform.samples.batches import BatchProcessor, Processed
+from vsel_platform.samples.collector import collector_paused
 from vsel_platform.samples.content import KnownContent
 from vsel_platform.samples.cutting import ShardCutter
 from vsel_platform.samples.reading import BATCH_BYTES, SourceReader
@@ -116,12 +117,13 @@ def ingest(
     processor = BatchProcessor(settings)
     source = SourceReader(files, batch_bytes=BATCH_BYTES)
     cutter = ShardCutter(
-        dataset, settings.shard_rows, known or KnownContent(), known_images, sink, processor.tasks.name
+        dataset, settings.shard_rows, KnownContent() if known is None else known, known_images, sink, processor.tasks.name
     )
     count = _worker_count(size) if workers is None else workers
     n_rows = 0
     for result in _processed(source, processor, settings, count):
-        cutter.add(result)
+        with collector_paused():
+            cutter.add(result)
         n_rows += result.n_rows
         if progress is not None:
             progress(n_rows, source.bytes_read, size)

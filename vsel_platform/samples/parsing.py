@@ -13,11 +13,12 @@ MAX_DEPTH = 64
 LONG_NUMBER = re.compile(rb"[\s:,\[\-]\d{19}")
 
 
-def parse_row(raw: bytes, *, exact: bool = False) -> tuple[Any, bytes]:
+def parse_row(raw: bytes, *, exact: bool = False, shallow: bool = False) -> tuple[Any, bytes]:
     """Value and compact JSON text of one row.
 
     `exact` parses integers of more than 64 bits as integers; orjson, which reads nearly all rows, makes
-    floats of them, so the reader asks for `exact` where a row holds such a number.
+    floats of them, so the reader asks for `exact` where a row holds such a number. `shallow` says that the depth
+    was looked at already.
     Raises RefusedRow.
     """
     if not exact:
@@ -25,7 +26,8 @@ def parse_row(raw: bytes, *, exact: bool = False) -> tuple[Any, bytes]:
             value = orjson.loads(raw)
         except orjson.JSONDecodeError:
             return _parse_forgiving(raw)
-        _check_depth(raw, value)
+        if not shallow:
+            _check_depth(raw, value)
         return value, orjson.dumps(value)
     return _parse_forgiving(raw)
 

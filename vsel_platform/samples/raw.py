@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vsel_platform.samples.parsing import MAX_DEPTH
 from vsel_platform.samples.sample import Reason
 from vsel_platform.samples.scanning import Offsets, long_numbers
 
@@ -24,7 +25,8 @@ class Fault:
 class RawBatch:
     """Consecutive elements of a source: element i is `data[starts[i]:ends[i]]` unless `faults` has i.
 
-    `position` is that of element 0; `exact` names the elements that hold integers of more than 64 bits.
+    `position` is that of element 0; `exact` names the elements that hold integers of more than 64 bits;
+    `shallow` says that no element is nested deeper than a row may be.
     """
 
     position: int
@@ -33,6 +35,7 @@ class RawBatch:
     ends: Offsets
     faults: dict[int, Fault] = field(default_factory=dict)
     exact: frozenset[int] = frozenset()
+    shallow: bool = False
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -52,11 +55,13 @@ class BatchBuilder:
         self._ends: list[Offsets] = []
         self._faults: dict[int, Fault] = {}
         self._bytes = self._count = 0
+        self._shallow = True
 
-    def add(self, data: bytes, starts: Offsets, ends: Offsets) -> None:
-        """Add elements of `data`."""
+    def add(self, data: bytes, starts: Offsets, ends: Offsets, depth: int | None = None) -> None:
+        """Add elements of `data`, none of them deeper than `depth` levels (None: not known)."""
         if not starts.size:
             return
+        self._shallow = self._shallow and depth is not None and depth <= MAX_DEPTH
         first, last = int(starts[0]), int(ends[-1])
         shift = self._bytes - first
         for index in np.flatnonzero(ends - starts > MAX_ROW_BYTES).tolist():
@@ -88,7 +93,7 @@ class BatchBuilder:
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         starts, ends = np.concatenate(self._starts), np.concatenate(self._ends)
         exact = frozenset(long_numbers(data, starts, ends))
-        batch = RawBatch(self.position, data, starts, ends, self._faults, exact)
+        batch = RawBatch(self.position, data, starts, ends, self._faults, exact, self._shallow)
         self.position += self._count
         self._clear()
         return batch

@@ -94,6 +94,7 @@ def parse_batch(batch: RawBatch | ValueBatch) -> Iterator[SourceRow | Rejected]:
         yield from batch.rows
         return
     starts, ends = batch.starts.tolist(), batch.ends.tolist()
+    exact, shallow = batch.exact, batch.shallow
     for index in range(len(batch)):
         position, fault = batch.position + index, batch.faults.get(index)
         if fault is not None:
@@ -101,7 +102,7 @@ def parse_batch(batch: RawBatch | ValueBatch) -> Iterator[SourceRow | Rejected]:
             continue
         raw = batch.data[starts[index] : ends[index]]
         try:
-            value, compact = parse_row(raw, exact=index in batch.exact)
+            value, compact = parse_row(raw, exact=index in exact, shallow=shallow)
         except RefusedRow as error:
             yield reject(position, error.reason, error.detail, raw)
         else:

@@ -114,9 +114,12 @@ def _fault(window: Window, reason: Reason, detail: str) -> Fault:
     return Fault(reason, f"{detail} (at byte {window.offset} of {window.name})", text)
 
 
-def next_row(window: Window) -> None:
-    """Move from a broken element to the next object that holds a conversation, or to the end."""
-    floor = window.position + 1
+def next_row(window: Window, *, skip: int = 1) -> None:
+    """Move to the next object that holds a conversation, or to the end.
+
+    `skip` bytes at the cursor are left out: the first of a broken element, so that it is not found again.
+    """
+    floor = window.position + skip
     search, keys = floor, 0
     while True:
         key = ROW_KEY.search(window.data, search)

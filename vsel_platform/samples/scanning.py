@@ -23,7 +23,7 @@ OPEN, CLOSE = 0x7B, 0x7D  # { and }; [ and ] become these when bit 32 is set
 WHITESPACE = b" \t\r\n"
 GAP = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
 FIRST_GAP = re.compile(rb"[ \t\r\n]*")
-DIGIT_STRIDE = 6  # 19 digits in a row cover three multiples of 6
+DIGIT_STRIDE = 3  # 19 digits in a row cover six multiples of 3
 
 
 class Outcome(Enum):
@@ -36,12 +36,15 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Offsets of complete elements [start, end), where the next scan begins, and how this one ended."""
+    """Offsets of complete elements [start, end), where the next scan begins, how this one ended, and how many
+    levels the deepest of the elements has.
+    """
 
     starts: Offsets
     ends: Offsets
     position: int
     outcome: Outcome
+    depth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def scan(data: bytes, position: int, *, limit: int | None = None, first: bool = 
     outcome = Outcome.ODD if good < len(ends) or odd_at < end_of_array else Outcome.MORE
     if outcome is Outcome.MORE and brackets.array_end is not None:
         outcome, behind = _close(data, behind, position + brackets.array_end)
-    return Scan(starts[:good], ends[:good], behind, outcome)
+    return Scan(starts[:good], ends[:good], behind, outcome, int(brackets.level.max(initial=0)))
 
 
 def _quotes(block: Bytes) -> Offsets:
@@ -175,10 +178,12 @@ def _close(data: bytes, behind: int, bracket: int) -> tuple[Outcome, int]:
 
 def long_numbers(data: bytes, starts: Offsets, ends: Offsets) -> list[int]:
     """Indices of the elements with a number of 19 digits or more, which may not fit into 64 bits."""
-    digit = (np.frombuffer(data, dtype=np.uint8)[::DIGIT_STRIDE] - 48) < 10
-    if digit.size < 3:
+    one = (np.frombuffer(data, dtype=np.uint8)[::DIGIT_STRIDE] - 48) < 10
+    if one.size < 6:
         return []
-    at = np.flatnonzero(digit[:-2] & digit[1:-1] & digit[2:]) * DIGIT_STRIDE
-    numbers = [i for i in at.tolist() if LONG_NUMBER.search(data, max(0, i - 8), i + 20)]
+    two = one[:-1] & one[1:]
+    four = two[:-2] & two[2:]
+    at = np.flatnonzero(four[:-2] & two[4:]) * DIGIT_STRIDE
+    numbers = [i for i in at.tolist() if LONG_NUMBER.search(data, max(0, i - 5), i + 20)]
     rows = np.unique(np.searchsorted(starts, numbers, side="right") - 1)
     return [i for i in rows.tolist() if i >= 0]

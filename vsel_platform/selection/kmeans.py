@@ -23,10 +23,11 @@ PROJECTED_DIMENSIONS = 160
 MIN_PROJECTED_ROWS = 5000
 MIN_DIMENSIONS = 320
 PCA_ROWS = 4096
+SAMPLE_ITERATIONS = 4
 # Iterations stop when the inertia falls by less than this share. The projection is only an approximation, so it is
 # left early.
 TOLERANCE = 1e-4
-PROJECTED_TOLERANCE = 2e-3
+PROJECTED_TOLERANCE = 3e-3
 SEEDING_ROWS_PER_CLUSTER = 32
 MIN_SEEDING_ROWS = 8192
 MAX_SEEDING_ROWS = 32_768
@@ -70,13 +71,9 @@ def fit_kmeans(
         projected = len(data) >= MIN_PROJECTED_ROWS and data.shape[1] >= MIN_DIMENSIONS
         coarse = _project(data, rng, pool) if projected else data
         sample = coarse[_sample(len(data), n_clusters, rng)]
-        fit = _lloyd(
-            coarse,
-            choose_seeds(sample, min(n_clusters, len(data)), rng, pool),
-            n_iterations,
-            PROJECTED_TOLERANCE if projected else TOLERANCE,
-            pool,
-        )
+        seeds = choose_seeds(sample, min(n_clusters, len(data)), rng, pool)
+        start = _lloyd(sample, seeds, SAMPLE_ITERATIONS, TOLERANCE, pool).centroids
+        fit = _lloyd(coarse, start, n_iterations, PROJECTED_TOLERANCE if projected else TOLERANCE, pool)
         if projected:
             zeros = np.zeros((len(fit.centroids), data.shape[1]), np.float32)
             exact = _lloyd(data, _means(data, fit.labels, zeros, pool), 1, TOLERANCE, pool)

@@ -14,7 +14,7 @@ Vectors = NDArray[np.float32]
 TRIALS = 2
 CANDIDATES_PER_BATCH = 128
 SWAP_CANDIDATES_PER_BATCH = 64
-SWAPS_PER_CLUSTER = 5
+SWAPS_PER_CLUSTER = 4
 # Squared distances below this share of the mean squared norm are rounding, that is zero.
 ZERO = 1e-6
 

@@ -153,12 +153,12 @@ def unpadded_tower(kind: str) -> Iterator[None]:
         return
     from vsel_platform.demo import efficientnet
 
-    chunk = efficientnet._CPU_CHUNK
-    efficientnet._CPU_CHUNK = 1
+    chunk = efficientnet.CPU_CHUNK
+    efficientnet.CPU_CHUNK = 1
     try:
         yield
     finally:
-        efficientnet._CPU_CHUNK = chunk
+        efficientnet.CPU_CHUNK = chunk
 
 
 def timed(run: Callable[[], list[float]]) -> tuple[float, list[float]]:

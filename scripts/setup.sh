@@ -21,5 +21,5 @@ fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check uv==0.13.8
 [ -n "${UV_FIND_LINKS:-}" ] || unset UV_FIND_LINKS
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" -c constraints.txt -e '.[test]'
+"$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -c constraints.txt -e '.[test]'
 echo "environment ready: $venv"

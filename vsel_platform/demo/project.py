@@ -72,7 +72,7 @@ training:
 batch_rows: 16, seed: {seed}}}
 
 compute:
-  backend: subprocess
+  backend: in_process                 # `subprocess` gives every job a process of its own
 """
 
 

@@ -59,9 +59,16 @@ class _Block(nn.Module):
     def __init__(self, published: Any) -> None:
         super().__init__()
         layers: list[nn.Module] = []
+        depthwise = _folded(published._depthwise_conv, published._bn1)
         if hasattr(published, "_expand_conv"):
-            layers += [*_folded(published._expand_conv, published._bn0), nn.ReLU6(inplace=True)]
-        layers += [*_folded(published._depthwise_conv, published._bn1), nn.ReLU6(inplace=True)]
+            layers += _folded(published._expand_conv, published._bn0)
+            first = depthwise[0]
+            if isinstance(first, nn.ZeroPad2d):
+                layers.append(_PaddedReLU6(first))
+                depthwise = depthwise[1:]
+            else:
+                layers.append(nn.ReLU6(inplace=True))
+        layers += [*depthwise, nn.ReLU6(inplace=True)]
         layers += _folded(published._project_conv, published._bn2)
         self.layers = nn.Sequential(*layers)
         arguments = published._block_args
@@ -71,6 +78,26 @@ class _Block(nn.Module):
     def forward(self, state: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.layers(state)
         return result + state if self.skip else result
+
+
+class _PaddedReLU6(nn.Module):
+    """ReLU6 and a frame of zeros (TensorFlow's, which is not the same on all sides), in one pass over the map."""
+
+    def __init__(self, padding: nn.ZeroPad2d) -> None:
+        super().__init__()
+        self.padding = padding.padding
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        left, right, top, bottom = self.padding
+        n, channels, height, width = state.shape
+        shape = (n, channels, top + height + bottom, left + width + right)
+        result = torch.empty(shape, dtype=state.dtype, device=state.device, memory_format=torch.channels_last)
+        for side in (result[:, :, :top], result[:, :, top + height :]):
+            side.zero_()
+        for side in (result[..., :left], result[..., left + width :]):
+            side.zero_()
+        torch.clamp(state, 0, 6, out=result[:, :, top : top + height, left : left + width])
+        return result
 
 
 def _folded(published: Any, norm: nn.BatchNorm2d) -> list[nn.Module]:

@@ -117,7 +117,12 @@ def ingest(
     processor = BatchProcessor(settings)
     source = SourceReader(files, batch_bytes=BATCH_BYTES)
     cutter = ShardCutter(
-        dataset, settings.shard_rows, KnownContent() if known is None else known, known_images, sink, processor.tasks.name
+        dataset,
+        settings.shard_rows,
+        KnownContent() if known is None else known,
+        known_images,
+        sink,
+        processor.tasks.name,
     )
     count = _worker_count(size) if workers is None else workers
     n_rows = 0

@@ -6,6 +6,7 @@ import dagster as dg
 
 from vsel_platform.pipeline import quality
 from vsel_platform.pipeline.context import Context
+from vsel_platform.storage.pointers import parse_reference, read_version
 
 
 def specs(asset: str, table: str) -> Sequence[dg.AssetCheckSpec]:
@@ -25,10 +26,9 @@ def results(ctx: Context, asset: str, table: str, references: Sequence[str]) -> 
     """Check the published partitions of `table` among `references`; one result per check, worst over partitions."""
     outcomes: dict[str, list[quality.Outcome]] = {name: [] for name in quality.check_names(table)}
     for reference in references:
-        found, _, rest = reference.partition("@")[0].partition("/")
-        partition = dict(part.split("=", 1) for part in rest.split("/"))
-        pointer = ctx.store.pointer(found, partition) if found == table else None
-        for outcome in quality.check(ctx, pointer) if pointer is not None else []:
+        key, version = parse_reference(reference)
+        pointer = read_version(ctx.store.files, key, version) if key.startswith(f"{table}/") else None
+        for outcome in quality.check_published(ctx, pointer) if pointer is not None else []:
             outcomes[outcome.name].append(outcome)
     return [
         dg.AssetCheckResult(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from vsel_platform.errors import VselError
-from vsel_platform.pipeline import embeddings, ingest, losses, quality, reference, scores, selection, training
+from vsel_platform.pipeline import embeddings, ingest, losses, reference, scores, selection, training
 from vsel_platform.pipeline.context import Context, StageResult
 from vsel_platform.pipeline.plan import Step, next_steps
 
@@ -12,9 +12,7 @@ MAX_STAGES = 100
 
 def _ingest(ctx: Context, dataset: str) -> StageResult:
     result = ingest.run(ctx, dataset).manifest
-    failed = [o for o in quality.check(ctx, ctx.store.require("manifest", {"dataset": dataset})) if not o.passed]
-    if failed:
-        raise VselError(f"dataset {dataset}: {failed[0].detail}")
+    ctx.store.require("manifest", {"dataset": dataset})  # raises if its checks failed, and says which
     return result
 
 

@@ -13,6 +13,7 @@ from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_
 from vsel_platform.pipeline.lookup import open_image
 from vsel_platform.pipeline.models import EMBEDDING_CODE, confirm_weights, embedding_fingerprint
 from vsel_platform.pipeline.parts import PartLog
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.signals.failures import failures_table
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def run(ctx: Context, shard: str) -> StageResult:
         metadata=version,
     )
     log.clear()
+    record_rate(ctx, SIGNAL, key["fingerprint"], len(computed) - len(known), time.perf_counter() - start)
     return StageResult(
         SIGNAL,
         {"shard": shard},

@@ -1,112 +1,331 @@
-"""What bringing recipes up to date would cost, before anything is spent."""
+"""What bringing recipes up to date would cost, before anything is spent.
 
+Stages whose inputs are all there are counted. Behind a stage that would change its output the counts are what the
+present data and settings tell: they are marked as estimates, and they are upper bounds where reuse is not certain.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
-from vsel_platform.errors import VselError
-from vsel_platform.pipeline import embeddings, ingest
+from vsel_platform.config import RecipeSettings
+from vsel_platform.errors import DataError, NotMaterializedError
+from vsel_platform.pipeline import embeddings, ingest, losses, reference, scores, selection, training
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.held_out import held_out_settings
 from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents
-from vsel_platform.pipeline.plan import Step, next_steps
+from vsel_platform.pipeline.models import embedding_fingerprint, vlm_fingerprint
+from vsel_platform.pipeline.timing import known_seconds
+from vsel_platform.samples.reading import SourceReader
+from vsel_platform.samples.source import source_files, source_size
+
+SAMPLE_BYTES = 1 << 20
+CONDITIONS = 2
 
 
 @dataclass(frozen=True)
 class Line:
-    """One stage: partitions and contents to compute, model passes, bytes to read, and the time if it is known."""
+    """One stage: partitions, rows (images for `image_embeddings`) to compute, model passes, bytes to read, seconds.
+
+    `exact` is False for estimates. `n_bytes` and `seconds` are None where nothing is known.
+    """
 
     stage: str
     partitions: int
     rows: int
     model_passes: int
-    n_bytes: int
+    n_bytes: int | None
     seconds: float | None
+    exact: bool
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What would be computed. `seconds` of a stage come from the rate of its last run in this store, or are None."""
+    """What would be computed. Seconds are at the rate of the stage's last run in this store under this model."""
 
     recipes: list[str]
     lines: list[Line] = field(default_factory=list)
-    note: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds in all, as far as they are known; None if no stage's are."""
+        known = [line.seconds for line in self.lines if line.seconds is not None]
+        return sum(known) if known else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "seconds": self.seconds}
 
     def to_text(self) -> str:
         """A table for people."""
         if not self.lines:
             return f"{', '.join(self.recipes)}: everything is current; nothing would be computed"
-        head = f"{'stage':22} {'partitions':>10} {'rows':>12} {'model passes':>13} {'bytes':>15} {'time':>10}"
-        body = [
-            f"{line.stage:22} {line.partitions:>10,} {line.rows:>12,} {line.model_passes:>13,} {line.n_bytes:>15,} "
-            + (f"{line.seconds:>8,.0f} s" if line.seconds is not None else f"{'unknown':>10}")
-            for line in self.lines
-        ]
-        return "\n".join([head, *body, *([self.note] if self.note else [])])
+        head = f"{'stage':22}{'partitions':>11}{'rows':>12}{'model passes':>14}{'bytes read':>16}{'time':>12}"
+        lines = [head, *(_text(line) for line in self.lines)]
+        if self.seconds is not None:
+            lines.append(f"{'in all':22}{_duration(self.seconds):>65}")
+        if any(not line.exact for line in self.lines):
+            lines.append("~ depends on what the stages before it find; reuse of stored signals can only make it less")
+        if any(line.seconds is None for line in self.lines):
+            lines.append("unknown: this stage has not run in this store under this model yet")
+        return "\n".join(lines)
+
+
+def _text(line: Line) -> str:
+    def count(value: int | None) -> str:
+        return "unknown" if value is None else f"{'' if line.exact else '~'}{value:,}"
+
+    time = "unknown" if line.seconds is None else _duration(line.seconds)
+    passes = count(line.model_passes) if line.model_passes else "0"
+    return (
+        f"{line.stage:22}{count(line.partitions):>11}{count(line.rows):>12}{passes:>14}"
+        f"{count(line.n_bytes):>16}{time:>12}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@dataclass
+class _Forecast:
+    """One dataset: rows it will have, rows that will be new, and which of its stages will give something new."""
+
+    name: str
+    rows: int = 0
+    new_rows: int = 0
+    n_bytes: int = 0
+    reference_rows: int = 0
+    changed: bool = False
+    model_changes: bool = False
+    scores_change: bool = False
 
 
 def estimate(ctx: Context, recipes: list[str], *, train: bool) -> Estimate:
-    """Costs of the stale stages. Stages behind a stale dataset can only be named, not counted, until it is read."""
-    steps = next_steps(ctx, recipes, train=train)
-    if not steps:
-        return Estimate(recipes)
-    line = _line(ctx, steps)
-    note = f"{line.stage} comes first; what follows it is counted when it is done"
-    return Estimate(recipes, [line, *_signals_of_present_data(ctx, recipes, line.stage)], note)
+    """Costs of everything that is missing or stale for the recipes, in the order in which it would be computed.
 
-
-def _line(ctx: Context, steps: list[Step]) -> Line:
-    stage = steps[0].asset
-    counts = [_rows(ctx, stage, step.key) for step in steps]
-    rows = sum(rows for rows, _ in counts)
-    passes = {"image_embeddings": 1, "losses": 2, "evaluation": 1}.get(stage, 0)
-    return Line(stage, len(steps), rows, rows * passes, sum(b for _, b in counts), _seconds(ctx, stage, rows))
-
-
-def _rows(ctx: Context, stage: str, key: str) -> tuple[int, int]:
-    """Contents and bytes of one partition that would be computed."""
-    if stage == "image_embeddings":
-        table = ctx.store.read_partition("images", {"shard": key}, ["image_id", "n_bytes"])
-        name = embeddings.partition(ctx, key)["fingerprint"]
-        known = ctx.vectors.existing_ids(embeddings.SIGNAL, name, table["image_id"].to_pylist())
-        new = [
-            n or 0
-            for i, n in zip(table["image_id"].to_pylist(), table["n_bytes"].to_pylist(), strict=True)
-            if i not in known
-        ]
-        return len(new), sum(new)
-    if stage == "dataset_manifest":
-        return 0, ingest.observe_source(ctx, key).n_bytes
-    if stage in ("finetuned_checkpoint", "selected_subset", "evaluation"):
-        pointer = ctx.store.pointer("selected_subset", {"recipe": key})
-        return (pointer.rows if pointer else 0), 0
-    if stage in ("reference_model", "reference_subset", "presel_scores"):
-        _, contents = distinct_contents(ctx, key)
-        share = ctx.project.reference.fraction if stage == "reference_model" else 1.0
-        return round(len(contents) * share), 0
-    pointer = ctx.store.pointer("samples", {"shard": key})
-    return round((pointer.rows if pointer else 0) * ctx.project.reference.fraction), 0
-
-
-def _seconds(ctx: Context, stage: str, rows: int) -> float | None:
-    """Time at the rate of the stage's last run, None if the store has no such run."""
-    rates = [
-        float(p.metadata["seconds"]) / p.rows
-        for p in ctx.store.pointers(stage if stage != "dataset_manifest" else "manifest")
-        if p.rows and "seconds" in p.metadata
+    Reads pointers, ids and the first MiB of a changed source; no model is loaded. Raises DataError if a source is
+    missing.
+    """
+    named = {name: ctx.project.recipe(name) for name in recipes}
+    datasets = {name: _forecast(ctx, name) for name in sorted({recipe.dataset for recipe in named.values()})}
+    scored = [datasets[n] for n in sorted({r.dataset for r in named.values() if r.method == "presel"})]
+    lines = [
+        _ingest(ctx, [forecast for forecast in datasets.values() if forecast.changed]),
+        _embeddings(ctx, scored),
+        _subset(ctx, scored),
+        _model(ctx, scored),
+        _losses(ctx, scored),
+        _scores(ctx, scored),
+        *_recipes(ctx, named, datasets, train=train),
     ]
-    return rows * rates[-1] if rates else None
+    return Estimate(recipes, [line for line in lines if line is not None])
 
 
-def _signals_of_present_data(ctx: Context, recipes: list[str], stage: str) -> list[Line]:
-    """Embeddings that are missing behind an earlier stale stage, as far as the stored data tells."""
-    if stage in ("dataset_manifest", "image_embeddings"):
-        return []
+def _forecast(ctx: Context, name: str) -> _Forecast:
+    present = _distinct_rows(ctx, name)
+    if ingest.is_current(ctx, name):
+        return _Forecast(name, rows=present)
+    files = source_files(ingest.absolute_settings(ctx, name).source)
+    rows = _rows_of_source(files)
+    return _Forecast(name, rows=rows, new_rows=max(0, rows - present), n_bytes=source_size(files), changed=True)
+
+
+def _distinct_rows(ctx: Context, dataset: str) -> int:
+    return len(distinct_contents(ctx, dataset)[1]) if _is_there(ctx, "manifest", dataset) else 0
+
+
+def _is_there(ctx: Context, table: str, dataset: str) -> bool:
+    pointer = ctx.store.pointer(table, {"dataset": dataset})
+    return pointer is not None and pointer.quality == "ok"
+
+
+def _rows_of_source(files: list[str]) -> int:
+    """Rows of the source if all are as long as those of its first MiB; exact if it is not longer than that."""
+    reader = SourceReader(files, batch_bytes=SAMPLE_BYTES)
+    batches = list(islice(reader.batches(), 2))
+    counted = sum(len(batch) for batch in batches)
+    if len(batches) < 2:
+        return counted
+    read = sum(len(getattr(batch, "data", b"")) for batch in batches) or reader.bytes_read
+    return round(counted * source_size(files) / read)
+
+
+def _ingest(ctx: Context, changed: list[_Forecast]) -> Line | None:
+    rows = sum(forecast.rows for forecast in changed)
+    n_bytes = sum(forecast.n_bytes for forecast in changed)
+    return _line(ctx, "dataset_manifest", len(changed), rows, n_bytes=n_bytes, exact=not changed)
+
+
+def _line(
+    ctx: Context,
+    stage: str,
+    partitions: int,
+    rows: int,
+    *,
+    passes: int = 0,
+    n_bytes: int | None = None,
+    model: str = "",
+    units: int | None = None,
+    exact: bool,
+) -> Line | None:
+    if not partitions:
+        return None
+    seconds = known_seconds(ctx, stage, model, rows if units is None else units)
+    return Line(stage, partitions, rows, passes, n_bytes, seconds, exact)
+
+
+def _embeddings(ctx: Context, scored: list[_Forecast]) -> Line | None:
+    """Images of known shards without an embedding, and one image for every new row."""
+    name = embedding_fingerprint(ctx.project.image_encoder)
+    stale, missing, n_bytes = 0, 0, 0
+    for shard in sorted({shard for forecast in scored for shard in _shards(ctx, forecast)}):
+        if embeddings.is_current(ctx, shard):
+            continue
+        table = ctx.store.read_partition("images", {"shard": shard}, ["image_id", "n_bytes"])
+        sizes = dict(zip(table["image_id"].to_pylist(), table["n_bytes"].to_pylist(), strict=True))
+        known = ctx.vectors.existing_ids(embeddings.SIGNAL, name, sorted(sizes))
+        stale, missing = stale + 1, missing + len(sizes) - len(known)
+        n_bytes += sum(size or 0 for image, size in sizes.items() if image not in known)
+    new = sum(forecast.new_rows for forecast in scored)
+    partitions = stale + sum(-(-f.new_rows // ctx.project.dataset(f.name).shard_rows) for f in scored)
+    rows = missing + new
+    size = None if new else n_bytes
+    return _line(ctx, "image_embeddings", partitions, rows, passes=rows, n_bytes=size, model=name, exact=not new)
+
+
+def _shards(ctx: Context, forecast: _Forecast) -> list[str]:
+    return dataset_shards(ctx, forecast.name) if _is_there(ctx, "manifest", forecast.name) else []
+
+
+def _subset(ctx: Context, scored: list[_Forecast]) -> Line | None:
+    stale = []
+    for forecast in scored:
+        if forecast.changed or not reference.subset_is_current(ctx, forecast.name):
+            stale.append(forecast)
+            forecast.reference_rows = round(forecast.rows * ctx.project.reference.fraction)
+        else:
+            pointer = ctx.store.require("reference_subset", {"dataset": forecast.name})
+            forecast.reference_rows = pointer.rows
+    rows = sum(forecast.rows for forecast in stale)
+    return _line(ctx, "reference_subset", len(stale), rows, exact=not any(f.changed for f in stale))
+
+
+def _model(ctx: Context, scored: list[_Forecast]) -> Line | None:
+    """Trained anew if its settings changed, or if the reference rows change by more than the project file allows."""
+    for forecast in scored:
+        forecast.model_changes = _model_changes(ctx, forecast)
+    stale = [forecast for forecast in scored if forecast.model_changes]
+    rows = sum(forecast.reference_rows for forecast in stale)
+    return _trained(ctx, "reference_model", len(stale), rows, ctx.project.reference.lora.epochs, exact=False)
+
+
+def _model_changes(ctx: Context, forecast: _Forecast) -> bool:
+    pointer = ctx.store.pointer("reference_model", {"dataset": forecast.name})
+    if pointer is None or pointer.fingerprint != reference.model_settings_fingerprint(ctx):
+        return True
+    if not forecast.changed and reference.subset_is_current(ctx, forecast.name):
+        return not reference.model_is_current(ctx, forecast.name)
+    trained = int(pointer.metadata["rows"]) or 1
+    growth = forecast.new_rows * ctx.project.reference.fraction / trained
+    return growth > ctx.project.reference.refresh_growth
+
+
+def _trained(ctx: Context, stage: str, partitions: int, rows: int, epochs: float, *, exact: bool) -> Line | None:
+    passes = round(rows * epochs)
+    model = vlm_fingerprint(ctx.project.vlm)
+    return _line(ctx, stage, partitions, rows, passes=passes, model=model, units=passes, exact=exact)
+
+
+def _losses(ctx: Context, scored: list[_Forecast]) -> Line | None:
+    partitions, rows, exact = 0, 0, True
+    for forecast in scored:
+        shards = _shards(ctx, forecast)
+        if forecast.model_changes:
+            partitions += len(shards) or 1
+            rows, exact = rows + forecast.reference_rows, False
+        elif forecast.changed:
+            partitions += max(1, -(-forecast.new_rows // ctx.project.dataset(forecast.name).shard_rows))
+            rows, exact = rows + round(forecast.new_rows * ctx.project.reference.fraction), False
+        else:
+            missing = [len(_missing_losses(ctx, forecast.name, shard)) for shard in shards]
+            stale = [not losses.is_current(ctx, shard) for shard in shards]
+            partitions, rows = partitions + sum(stale), rows + sum(missing)
+    passes = CONDITIONS * rows
+    model = vlm_fingerprint(ctx.project.vlm)
+    return _line(ctx, "losses", partitions, rows, passes=passes, model=model, exact=exact)
+
+
+def _missing_losses(ctx: Context, dataset: str, shard: str) -> set[str]:
+    wanted = set(losses.wanted_ids(ctx, dataset, shard))
+    pointer = ctx.store.pointer("losses", losses.partition(ctx, dataset, shard))
+    return wanted - set(ctx.store.read(pointer, ["sample_id"])["sample_id"].to_pylist()) if pointer else wanted
+
+
+def _scores(ctx: Context, scored: list[_Forecast]) -> Line | None:
+    for forecast in scored:
+        forecast.scores_change = (
+            forecast.changed or forecast.model_changes or _is_stale(ctx, scores.is_current, forecast.name)
+        )
+    stale = [forecast for forecast in scored if forecast.scores_change]
+    exact = not any(forecast.changed for forecast in stale)
+    return _line(ctx, "presel_scores", len(stale), sum(forecast.rows for forecast in stale), exact=exact)
+
+
+def _is_stale(ctx: Context, is_current: Callable[[Context, str], bool], key: str) -> bool:
     try:
-        shards = {s for name in recipes for s in dataset_shards(ctx, ctx.project.recipe(name).dataset)}
-    except VselError:
-        return []
-    missing = [Step("image_embeddings", shard, "") for shard in sorted(shards) if not embeddings.is_current(ctx, shard)]
-    return [_line(ctx, missing)] if missing else []
+        return not is_current(ctx, key)
+    except NotMaterializedError:
+        return True
+
+
+def _recipes(
+    ctx: Context, named: dict[str, RecipeSettings], datasets: dict[str, _Forecast], *, train: bool
+) -> Iterator[Line | None]:
+    selected: dict[str, int] = {}
+    rows_of: dict[str, int] = {}
+    exact = True
+    for name, recipe in named.items():
+        forecast = datasets[recipe.dataset]
+        upstream = forecast.scores_change if recipe.method == "presel" else forecast.changed
+        rows_of[name] = _budget_rows(ctx, name, recipe, forecast)
+        if upstream or _is_stale(ctx, selection.is_current, name):
+            selected[name] = rows_of[name]
+            exact = exact and not forecast.changed and recipe.budget.tokens is None
+    yield _line(ctx, "selected_subset", len(selected), sum(selected.values()), exact=exact)
+    if not train:
+        return
+    trained = [
+        n for n, r in named.items() if r.train and (n in selected or _is_stale(ctx, training.checkpoint_is_current, n))
+    ]
+    rows = sum(rows_of[name] for name in trained)
+    yield _trained(ctx, "finetuned_checkpoint", len(trained), rows, ctx.project.training.lora.epochs, exact=exact)
+    if ctx.project.training.evaluation is None:
+        return
+    judged = [
+        n for n, r in named.items() if r.train and (n in trained or _is_stale(ctx, training.evaluation_is_current, n))
+    ]
+    each = _held_out_rows(ctx)
+    model, total = vlm_fingerprint(ctx.project.vlm), each * len(judged)
+    yield _line(ctx, "evaluation", len(judged), total, passes=2 * total, model=model, exact=False)
+
+
+def _budget_rows(ctx: Context, name: str, recipe: RecipeSettings, forecast: _Forecast) -> int:
+    if recipe.budget.rows is not None:
+        return min(recipe.budget.rows, forecast.rows)
+    if recipe.budget.percent is not None:
+        return int(forecast.rows * recipe.budget.percent / 100)
+    stored = ctx.store.pointer("selected_subset", {"recipe": name})
+    return stored.rows if stored else forecast.rows
+
+
+def _held_out_rows(ctx: Context) -> int:
+    try:
+        rows = _rows_of_source(source_files(held_out_settings(ctx).source))
+    except DataError:
+        return 0
+    limit = ctx.project.training.evaluation_rows
+    return min(rows, limit) if limit else rows

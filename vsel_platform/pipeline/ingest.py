@@ -10,6 +10,8 @@ from vsel_platform.config import DatasetSettings
 from vsel_platform.errors import DataError
 from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline.context import Context, StageResult
+from vsel_platform.pipeline.quality import PASSED, publish_checked
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.samples.content import KnownContent
 from vsel_platform.samples.ingest import IngestReport, ingest
 from vsel_platform.samples.sample import REASONS, Reason
@@ -84,9 +86,15 @@ def input_fingerprint(ctx: Context, dataset: str, content: str) -> str:
 
 
 def is_current(ctx: Context, dataset: str) -> bool:
-    """Whether the stored manifest was made from the present source. Unchanged names, sizes and times are trusted."""
+    """Whether the stored manifest was made from the present source, and judged by the present limit of quarantine.
+
+    Unchanged names, sizes and times are trusted.
+    """
     pointer = ctx.store.pointer("manifest", {"dataset": dataset})
     if pointer is None:
+        return False
+    within = float(pointer.metadata["quarantine_rate"]) <= ctx.project.dataset(dataset).max_quarantine_rate
+    if within != (pointer.quality == PASSED):
         return False
     return pointer.input_fingerprint == input_fingerprint(ctx, dataset, observe_source(ctx, dataset).content)
 
@@ -153,9 +161,10 @@ def run(ctx: Context, dataset: str) -> IngestResult:
         "run_id": ctx.run_id,
         "metadata": _metadata(report),
     }
-    quarantine = ctx.store.publish("quarantine", {"dataset": dataset}, _tables("quarantine", sink), **lineage)
-    manifest = ctx.store.publish("manifest", {"dataset": dataset}, _tables("manifest", sink), **lineage)
+    quarantine = publish_checked(ctx, "quarantine", {"dataset": dataset}, _tables("quarantine", sink), **lineage)
+    manifest = publish_checked(ctx, "manifest", {"dataset": dataset}, _tables("manifest", sink), **lineage)
     seconds = time.perf_counter() - start
+    record_rate(ctx, "dataset_manifest", "", report.n_rows, seconds)
     return IngestResult(
         _stage("dataset_manifest", manifest, report.n_new, report.n_distinct - report.n_new, seconds),
         _stage("quarantine", quarantine, 0, 0, seconds),
@@ -189,7 +198,7 @@ def _metadata(report: IngestReport) -> dict[str, Any]:
         "duplicates": report.n_duplicates,
         "text_only": report.n_text_only,
         "images": report.n_images,
-        "quarantine_rate": round(report.quarantine_rate, 6),
+        "quarantine_rate": report.quarantine_rate,
     }
 
 

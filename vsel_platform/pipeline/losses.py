@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.lookup import dataset_shards
-from vsel_platform.pipeline.models import LOSS_CODE, confirm_weights, loss_fingerprint
+from vsel_platform.pipeline.models import LOSS_CODE, confirm_weights, loss_fingerprint, vlm_fingerprint
 from vsel_platform.pipeline.parts import PartLog
+from vsel_platform.pipeline.quality import publish_checked
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.signals.failures import failures_table
 from vsel_platform.tables import TABLES
@@ -61,6 +63,8 @@ def run(ctx: Context, shard: str) -> StageResult:
     start = time.perf_counter()
     results = [_run_dataset(ctx, dataset, shard) for dataset in datasets_of(ctx, shard)]
     versions = sorted(result.data_version for result in results)
+    n_computed = sum(result.computed for result in results)
+    record_rate(ctx, "losses", vlm_fingerprint(ctx.project.vlm), n_computed, time.perf_counter() - start)
     return StageResult(
         "losses",
         {"shard": shard},
@@ -93,7 +97,8 @@ def _run_dataset(ctx: Context, dataset: str, shard: str) -> StageResult:
     table = _merge([*parts, *([fresh.select(names)] if fresh is not None else [])], ids)
     failed = failures_table(failures)
     ctx.store.publish("signal_failures", {"signal": "losses", **key}, failed, run_id=ctx.run_id)
-    pointer = ctx.store.publish(
+    pointer = publish_checked(
+        ctx,
         "losses",
         key,
         table,

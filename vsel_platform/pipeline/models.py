@@ -1,5 +1,9 @@
 """Names of models in the store, and the guard against weights that change behind a name."""
 
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
 import orjson
 
 from vsel_platform.config import EncoderSettings, VlmSettings
@@ -9,6 +13,7 @@ from vsel_platform.pipeline.context import Context
 
 EMBEDDING_CODE = "image_embeddings-1"
 LOSS_CODE = "losses-1"
+EMBEDDED_DIR = Path(__file__).resolve().parents[1] / "demo" / "base"
 
 
 def embedding_fingerprint(settings: EncoderSettings) -> str:
@@ -26,11 +31,26 @@ def vlm_fingerprint(settings: VlmSettings) -> str:
     """Names a vision-language model with its prompt and precision."""
     return fingerprint(
         model=settings.model,
+        weights=_embedded_weights(settings.model),
         revision=settings.revision,
         template=settings.template,
         dtype=settings.dtype,
         max_tokens=settings.max_tokens,
     )
+
+
+def _embedded_weights(model: str) -> str:
+    """Hash of the weights of the model that is shipped; a hub's or a directory's are confirmed when it is loaded."""
+    return _files_hash(EMBEDDED_DIR) if model.startswith("embedded:") else ""
+
+
+@lru_cache(maxsize=1)
+def _files_hash(directory: Path) -> str:
+    # Without the model's own modules: sensors ask for this name, and they load no library for models.
+    digest = hashlib.sha256()
+    for path in sorted(directory.iterdir()):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def loss_fingerprint(settings: VlmSettings, adapter_version: str) -> str:

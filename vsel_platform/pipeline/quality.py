@@ -1,17 +1,22 @@
 """Checks of published tables: generated from their schemas, and a few that a schema cannot say.
 
-A failed check sets the pointer's `quality`, which every consumer refuses, in whatever run it reads.
+Rows are checked before they are published. A failed check is written into the pointer's `quality`, which every
+consumer refuses, in whatever run it reads.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vsel_platform.pipeline.context import Context
-from vsel_platform.storage.pointers import Pointer, new_version, swap_pointer
+from vsel_platform.storage.parquet import conform
+from vsel_platform.storage.pointers import Pointer
 from vsel_platform.tables import TABLES, TableSpec
+
+PASSED = "ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +33,26 @@ def check_names(table: str) -> list[str]:
     return ["no_missing_values", "key_is_unique", *(name for name in SPECIAL_CHECKS.get(table, {}))]
 
 
-def check(ctx: Context, pointer: Pointer) -> list[Outcome]:
-    """Run every check of a published partition and record the verdict in its pointer."""
-    spec = TABLES[pointer.table]
-    table = ctx.store.read(pointer)
+def check(ctx: Context, name: str, partition: dict[str, str], table: pa.Table) -> list[Outcome]:
+    """Run every check of a table on one partition's rows."""
+    spec = TABLES[name]
     outcomes = [no_missing_values(spec, table), key_is_unique(spec, table)]
-    outcomes += [function(ctx, pointer, table) for function in SPECIAL_CHECKS.get(pointer.table, {}).values()]
-    failed = [outcome.name for outcome in outcomes if not outcome.passed]
-    quality = "failed: " + ", ".join(failed) if failed else "ok"
-    if quality != pointer.quality:
-        swap_pointer(ctx.store.files, replace(pointer, quality=quality, version=new_version()))
-    return outcomes
+    return outcomes + [function(ctx, partition, table) for function in SPECIAL_CHECKS.get(name, {}).values()]
+
+
+def check_published(ctx: Context, pointer: Pointer) -> list[Outcome]:
+    """Run every check of a published partition."""
+    return check(ctx, pointer.table, pointer.partition, ctx.store.read(pointer))
+
+
+def publish_checked(
+    ctx: Context, name: str, partition: dict[str, str], data: pa.Table | list[pa.Table], **lineage: Any
+) -> Pointer:
+    """Check rows, then publish them with the verdict: no reader sees them as sound before they were checked."""
+    table = conform(TABLES[name], data if isinstance(data, pa.Table) else pa.concat_tables(data))
+    failed = [outcome for outcome in check(ctx, name, partition, table) if not outcome.passed]
+    quality = "failed: " + "; ".join(f"{o.name} ({o.detail})" for o in failed) if failed else PASSED
+    return ctx.store.publish(name, partition, table, quality=quality, **lineage)
 
 
 def no_missing_values(spec: TableSpec, table: pa.Table) -> Outcome:
@@ -55,9 +69,9 @@ def key_is_unique(spec: TableSpec, table: pa.Table) -> Outcome:
     return Outcome("key_is_unique", repeated == 0, f"{table.num_rows} rows, {repeated} repeat ({', '.join(spec.key)})")
 
 
-def quarantine_rate(ctx: Context, pointer: Pointer, table: pa.Table) -> Outcome:
+def quarantine_rate(ctx: Context, partition: dict[str, str], table: pa.Table) -> Outcome:
     """The share of quarantined rows is within the project file's limit."""
-    dataset = pointer.partition["dataset"]
+    dataset = partition["dataset"]
     limit = ctx.project.dataset(dataset).max_quarantine_rate
     bad = ctx.store.read_partition("quarantine", {"dataset": dataset}, ["reason"])["reason"]
     total = table.num_rows + len(bad)
@@ -69,7 +83,7 @@ def quarantine_rate(ctx: Context, pointer: Pointer, table: pa.Table) -> Outcome:
     return Outcome("quarantine_rate", rate <= limit, detail)
 
 
-def finite_numbers(ctx: Context, pointer: Pointer, table: pa.Table) -> Outcome:
+def finite_numbers(ctx: Context, partition: dict[str, str], table: pa.Table) -> Outcome:
     """Numbers are finite or NULL, never NaN or infinite."""
     bad = 0
     for name in table.column_names:
@@ -78,30 +92,30 @@ def finite_numbers(ctx: Context, pointer: Pointer, table: pa.Table) -> Outcome:
     return Outcome("finite_numbers", bad == 0, f"{bad} non-finite numbers")
 
 
-def ids_are_unique(ctx: Context, pointer: Pointer, table: pa.Table) -> Outcome:
+def ids_are_unique(ctx: Context, partition: dict[str, str], table: pa.Table) -> Outcome:
     """No content is selected twice."""
     repeated = table.num_rows - len(pc.unique(table["sample_id"]))
     return Outcome("ids_are_unique", repeated == 0, f"{repeated} rows are selected more than once")
 
 
-def ranks_are_complete(ctx: Context, pointer: Pointer, table: pa.Table) -> Outcome:
+def ranks_are_complete(ctx: Context, partition: dict[str, str], table: pa.Table) -> Outcome:
     """Ranks are 1 to n."""
     complete = sorted(table["rank"].to_pylist()) == list(range(1, table.num_rows + 1))
     return Outcome("ranks_are_complete", complete, f"{table.num_rows} rows")
 
 
-def references_exist(ctx: Context, pointer: Pointer, table: pa.Table) -> Outcome:
+def references_exist(ctx: Context, partition: dict[str, str], table: pa.Table) -> Outcome:
     """Every selected content stands in the dataset's manifest."""
-    dataset = ctx.project.recipe(pointer.partition["recipe"]).dataset
+    dataset = ctx.project.recipe(partition["recipe"]).dataset
     known = ctx.store.read_partition("manifest", {"dataset": dataset}, ["sample_id"])["sample_id"]
     ids = table["sample_id"]
     broken = pc.sum(pc.invert(pc.is_in(ids, known.combine_chunks()))).as_py() or 0
     return Outcome("references_exist", broken == 0, f"{broken} selected rows are not in dataset {dataset}")
 
 
-def quotas_are_exact(ctx: Context, pointer: Pointer, table: pa.Table) -> Outcome:
+def quotas_are_exact(ctx: Context, partition: dict[str, str], table: pa.Table) -> Outcome:
     """The number selected in every task is what the budget table says."""
-    tasks = ctx.store.read_partition("selected_tasks", dict(pointer.partition), ["task", "n_selected"])
+    tasks = ctx.store.read_partition("selected_tasks", partition, ["task", "n_selected"])
     planned = dict(zip(tasks["task"].to_pylist(), tasks["n_selected"].to_pylist(), strict=True))
     found = dict.fromkeys(planned, 0)
     for task, reason in zip(table["task"].to_pylist(), table["reason"].to_pylist(), strict=True):
@@ -113,7 +127,7 @@ def quotas_are_exact(ctx: Context, pointer: Pointer, table: pa.Table) -> Outcome
     )
 
 
-SPECIAL_CHECKS: dict[str, dict[str, Callable[[Context, Pointer, pa.Table], Outcome]]] = {
+SPECIAL_CHECKS: dict[str, dict[str, Callable[[Context, dict[str, str], pa.Table], Outcome]]] = {
     "manifest": {"quarantine_rate": quarantine_rate},
     "losses": {"finite_numbers": finite_numbers},
     "presel_scores": {"finite_numbers": finite_numbers},

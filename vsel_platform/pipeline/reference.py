@@ -13,7 +13,9 @@ from vsel_platform.errors import NotMaterializedError
 from vsel_platform.identity import fingerprint, hash_ids
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.lookup import Content, dataset_shards, distinct_contents, samples_of
-from vsel_platform.pipeline.models import vlm_fingerprint
+from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
+from vsel_platform.pipeline.quality import publish_checked
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.selection.stable_hash import stable_uniform
 
@@ -73,7 +75,8 @@ def run_subset(ctx: Context, dataset: str) -> StageResult:
         {name: [row[i] for row in rows] for i, name in enumerate(("sample_id", "task", "image_id"))},
         schema=pa.schema([(name, pa.string()) for name in ("sample_id", "task", "image_id")]),
     )
-    pointer = ctx.store.publish(
+    pointer = publish_checked(
+        ctx,
         "reference_subset",
         {"dataset": dataset},
         table,
@@ -153,6 +156,8 @@ def run_model(ctx: Context, dataset: str) -> StageResult:
             run_id=ctx.run_id,
             metadata=metadata,
         )
+    passes = round(len(ids) * ctx.project.reference.lora.epochs)
+    record_rate(ctx, "reference_model", vlm_fingerprint(ctx.project.vlm), passes, time.perf_counter() - start)
     return StageResult(
         "reference_model",
         {"dataset": dataset},
@@ -176,5 +181,6 @@ def _train(ctx: Context, dataset: str, ids: list[str], directory: Path) -> dict[
         directory,
         device=ctx.project.compute.device,
         on_step=lambda step, total: ctx.progress("training steps", step, total),
+        confirm=lambda weights: confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), weights),
     )
     return report.to_dict()

@@ -21,7 +21,9 @@ from vsel_platform.pipeline import embeddings, losses
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.lookup import Content, dataset_shards, distinct_contents
 from vsel_platform.pipeline.models import embedding_fingerprint
+from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.reference import first_images
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.storage.pointers import Pointer
 from vsel_platform.tables import TABLES
 
@@ -128,10 +130,11 @@ def run(ctx: Context, dataset: str) -> StageResult:
         key = partition(dataset, mode)
         # Scores last: whoever sees them finds the tasks that belong to them.
         task_pointer = ctx.store.publish("presel_tasks", key, _task_table(signals, importance), **lineage)
-        published += [ctx.store.publish("presel_scores", key, table, **lineage), task_pointer]
+        published += [publish_checked(ctx, "presel_scores", key, table, **lineage), task_pointer]
         ctx.progress("modes scored", len(published) // 2, len(modes(ctx, dataset)))
     missing = table["cluster"].null_count - sum(1 for row in signals.contents if row.sample_id not in signals.image)
     finite = sum(value is not None for value in signals.relevance.values())
+    record_rate(ctx, "presel_scores", "", len(signals.contents), time.perf_counter() - start)
     return StageResult(
         "presel_scores",
         {"dataset": dataset},

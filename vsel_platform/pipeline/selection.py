@@ -17,7 +17,9 @@ from vsel_platform.methods.presel import PreselOptions, PreselRows, presel_selec
 from vsel_platform.methods.stratified_random import stratified_random
 from vsel_platform.pipeline import scores
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
+from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.source_rows import source_rows, write_source_format
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.tokens import largest_within_tokens
 from vsel_platform.selection.manifest import ManifestRow, build_manifest, row_hash
 from vsel_platform.selection.result import SelectedRow, SelectionResult
@@ -135,9 +137,10 @@ def run(ctx: Context, name: str) -> StageResult:
         _write_products(ctx, name, recipe, sources, result, positions, wanted, Path(directory))
         artifact = ctx.store.publish_artifact("selection", {"recipe": name}, Path(directory), **lineage)
     # Last, so that whoever sees the rows finds everything that belongs to them.
-    pointer = ctx.store.publish("selected_subset", {"recipe": name}, _row_table(result, positions), **lineage)
+    pointer = publish_checked(ctx, "selected_subset", {"recipe": name}, _row_table(result, positions), **lineage)
     if ctx.store.files.is_local:
         publish_catalog_file(ctx.store)
+    record_rate(ctx, "selected_subset", "", pointer.rows, time.perf_counter() - start)
     return StageResult(
         "selected_subset",
         {"recipe": name},

@@ -12,7 +12,9 @@ from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline.artifacts import fetched
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.held_out import held_out_fingerprint, held_out_rows
-from vsel_platform.pipeline.models import vlm_fingerprint
+from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
+from vsel_platform.pipeline.quality import publish_checked
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.tables import TABLES
 
@@ -56,6 +58,7 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
             directory,
             device=ctx.project.compute.device,
             on_step=lambda step, total: ctx.progress("training steps", step, total),
+            confirm=lambda weights: confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), weights),
         )
         pointer = ctx.store.publish_artifact(
             "finetuned_checkpoint",
@@ -68,6 +71,8 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
             run_id=ctx.run_id,
             metadata=report.to_dict(),
         )
+    passes = round(len(rows) * ctx.project.training.lora.epochs)
+    record_rate(ctx, "finetuned_checkpoint", vlm_fingerprint(ctx.project.vlm), passes, time.perf_counter() - start)
     return StageResult(
         "finetuned_checkpoint",
         {"recipe": recipe},
@@ -116,11 +121,13 @@ def run_evaluation(ctx: Context, recipe: str) -> StageResult:
     device, tokens = ctx.project.compute.device, ctx.project.vlm.batch_tokens
     if not records:
         base = load_vlm(ctx.project.vlm, device)
+        confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), base.fingerprint)
         records = _records("base", evaluate(base, rows, load, batch_tokens=tokens))
     with fetched(ctx, ctx.store.require("finetuned_checkpoint", {"recipe": recipe})) as adapter:
         tuned = load_vlm(ctx.project.vlm, device, adapter_dir=str(adapter))
         records += _records("tuned", evaluate(tuned, rows, load, batch_tokens=tokens))
-    pointer = ctx.store.publish(
+    pointer = publish_checked(
+        ctx,
         "evaluation",
         {"recipe": recipe},
         pa.Table.from_pylist(records, schema=TABLES["evaluation"].arrow_schema()),
@@ -131,6 +138,7 @@ def run_evaluation(ctx: Context, recipe: str) -> StageResult:
         run_id=ctx.run_id,
         metadata=_summary(records),
     )
+    record_rate(ctx, "evaluation", vlm_fingerprint(ctx.project.vlm), len(rows), time.perf_counter() - start)
     return StageResult(
         "evaluation",
         {"recipe": recipe},

@@ -67,6 +67,7 @@ def train_lora(
     *,
     device: str = "auto",
     on_step: Callable[[int, int], None] | None = None,
+    confirm: Callable[[str], None] | None = None,
     feature_cache_gib: float = FEATURE_CACHE_GIB,
 ) -> TrainingReport:
     """Train a LoRA adapter on the answers of `rows` and write it to `out_dir` (safetensors and a model card).
@@ -74,12 +75,15 @@ def train_lora(
     The vision tower stays frozen: its features are computed once per distinct image and kept up to
     `feature_cache_gib`. Rows are taken in an order drawn from the seed and their ids, so the same rows in any order
     give the same adapter; on a CPU, with the same number of threads, to the last byte. Rows without an answer or
-    with a broken image are left out and counted. `on_step` gets (steps done, steps in all). Raises ModelError if no
+    with a broken image are left out and counted. `on_step` gets (steps done, steps in all);
+    `confirm` gets the base model's fingerprint before anything is trained. Raises ModelError if no
     row is left or the loss stops being finite, OutOfMemoryError if one row does not fit, and what `load_vlm` raises.
     """
     start = time.perf_counter()
     device = resolve_device(device)
     model = load_vlm(base, device)
+    if confirm is not None:
+        confirm(model.fingerprint)
     examples = _examples(model, rows)
     with _seeded(settings.seed, device):
         run = _Run(model, settings, images, base, feature_cache_gib)

@@ -4,6 +4,9 @@ from typing import Any
 
 import dagster as dg
 
+from resources.project import ProjectResource
+from vsel_platform.pipeline.maintenance import compact_vectors
+
 ingest = dg.define_asset_job("ingest", dg.AssetSelection.assets("raw_annotations", "dataset_manifest", "quarantine"))
 signals = dg.define_asset_job("signals", dg.AssetSelection.assets("image_embeddings", "losses"))
 reference = dg.define_asset_job("reference", dg.AssetSelection.assets("reference_subset", "reference_model"))
@@ -17,6 +20,22 @@ class DriveConfig(dg.Config):  # type: ignore[misc]
 
     recipes: list[str] = []  # noqa: RUF012  (Dagster copies the default of a config field)
     train: bool = True
+
+
+@dg.op(
+    pool="gpu",  # embeddings are written in this pool: compaction does not run beside them
+    description="Merges the small files that many shards leave behind in the LanceDB tables of embeddings.",
+)
+def compact_embeddings(context: dg.OpExecutionContext, project: ProjectResource) -> None:
+    """Compact every table of vectors."""
+    for name, done in compact_vectors(project.context(context.run_id)).items():
+        context.log.info(f"{name}: {done.fragments_before} files before, {done.fragments_after} now")
+
+
+@dg.job(description="Upkeep of the store; nothing that a selection reads changes.")
+def maintenance() -> None:
+    """Compact the tables of embeddings."""
+    compact_embeddings()
 
 
 @dg.op(description="Brings recipes up to date stage by stage; every stage is a run of its own in this instance.")
@@ -33,4 +52,4 @@ def demo() -> None:
     drive_recipes()
 
 
-ALL: list[Any] = [ingest, signals, reference, scores, select, train, demo]
+ALL: list[Any] = [ingest, signals, reference, scores, select, train, demo, maintenance]

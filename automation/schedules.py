@@ -3,6 +3,7 @@
 import dagster as dg
 
 from automation.jobs import demo as drive_job
+from automation.jobs import maintenance
 from automation.partitions import loaded_project
 from automation.sensors import automation_is_off
 
@@ -15,4 +16,12 @@ nightly = dg.ScheduleDefinition(
     description="Brings every selection up to date once a night, whatever the sensors did. It never trains.",
 )
 
-ALL = [nightly]
+weekly = dg.ScheduleDefinition(
+    name="weekly_maintenance",
+    job=maintenance,
+    default_status=dg.DefaultScheduleStatus.STOPPED if automation_is_off() else dg.DefaultScheduleStatus.RUNNING,
+    cron_schedule="0 4 * * 0",
+    description="Keeps the tables of embeddings fast to read: merges their small files.",
+)
+
+ALL = [nightly, weekly]

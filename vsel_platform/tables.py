@@ -219,6 +219,7 @@ _SPECS = (
         ("rank",),
         (
             Column("rank", "int64", "Order in which a smaller budget would keep rows.", "1-based"),
+            Column("round", "int32", "Round of the recipe in which the row is added; rounds are nested.", "1-based"),
             SAMPLE_ID,
             Column("position", "int64", "First position of the content in the source.", "0-based"),
             TASK,

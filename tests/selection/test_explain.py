@@ -29,31 +29,32 @@ def rows():
 
 
 def select(rows, budget=40):
-    return presel_select(rows, budget, {"t0": 0.5, "t1": 0.6}, OPTIONS, seed=0)
+    result = presel_select(rows, budget, {"t0": 0.5, "t1": 0.6}, OPTIONS, seed=0)
+    return {row.sample_id for row in result.rows}
 
 
 def test_typical_rows_are_in_exactly_up_to_the_quota(rows):
-    result = select(rows)
+    taken = select(rows)
     reached = set()
     for name, image, drawn in zip(rows.sample_ids, rows.image_ids, rows.is_reference, strict=True):
-        found = explain(rows, result, name, OPTIONS)
+        found = explain(rows, taken, name, OPTIONS)
         if image is None or drawn or found.place is None:
             continue
-        assert (found.selected is not None) == (found.place <= found.quota)
-        assert (found.typicality >= found.cut) == (found.selected is not None)
-        reached.add(found.selected is not None)
+        assert found.is_selected == (found.place <= found.quota)
+        assert (found.typicality >= found.cut) == found.is_selected
+        reached.add(found.is_selected)
     assert reached == {True, False}
 
 
 def test_the_change_it_names_works(rows):
-    result = select(rows)
-    outside = [explain(rows, result, name, OPTIONS) for name in rows.sample_ids]
-    found = next(e for e in outside if e.selected is None and e.place is not None)
+    taken = select(rows)
+    outside = {name: explain(rows, taken, name, OPTIONS) for name in rows.sample_ids if name not in taken}
+    name, found = next((name, e) for name, e in outside.items() if e.place is not None)
     assert f"typicality above {found.cut:.6f}" in found.change
     better = rows.typicality.copy()
-    better[rows.sample_ids.index(found.sample_id)] = found.cut + 1e-6
+    better[rows.sample_ids.index(name)] = found.cut + 1e-6
     changed = replace(rows, typicality=better)
-    assert explain(changed, select(changed), found.sample_id, OPTIONS).selected is not None
+    assert explain(changed, select(changed), name, OPTIONS).is_selected
 
 
 @pytest.mark.parametrize(("name", "verdict"), [
@@ -67,11 +68,9 @@ def test_other_strata(rows, name, verdict):
 
 
 def test_a_reference_row_can_be_outside_a_tiny_budget(rows):
-    result = select(rows, 2)
-    left_out = [
-        i for i in np.flatnonzero(rows.is_reference) if rows.sample_ids[i] not in {r.sample_id for r in result.rows}
-    ]
-    found = explain(rows, result, rows.sample_ids[left_out[0]], OPTIONS)
+    taken = select(rows, 2)
+    left_out = [i for i in np.flatnonzero(rows.is_reference) if rows.sample_ids[i] not in taken]
+    found = explain(rows, taken, rows.sample_ids[left_out[0]], OPTIONS)
     assert found.change == "a larger budget"
 
 

@@ -159,6 +159,7 @@ def publish_selection(ctx: Context, directory: Path, recipe: str = "typical") ->
         row
         | {
             "rank": rank,
+            "round": 1,
             "stratum": "image" if row["image_ids"] else "text",
             "reason": "typical" if row["image_ids"] else "text",
             "score": row["typicality"],

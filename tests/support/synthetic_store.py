@@ -179,6 +179,7 @@ def _selection(store: Store, inputs: list[Pointer]) -> None:
     lineage = {"run_id": "run-4", "inputs": sorted(p.reference for p in inputs), "input_fingerprint": "i" * 20}
     subset = {
         "rank": list(range(1, 9)),
+        "round": [1] * 8,
         "sample_id": [sample(n) for n in chosen],
         "position": chosen,
         "task": [task(n) for n in chosen],

@@ -86,6 +86,7 @@ def gc(
     project: ProjectOption = DEFAULT_PROJECT,
     keep_days: Annotated[float, typer.Option(help="Keep every state that was current in the last days.")] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    compact: Annotated[bool, typer.Option("--compact", help="Merge the small files of embeddings first.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Remove files that no pointer, no kept history and no selection manifest names."""
@@ -93,7 +94,13 @@ def gc(
 
     if keep_days < 0:
         raise QueryError(f"--keep-days {keep_days}: give a number of days, 0 or more")
-    report = collect(open_context(project).store, keep_days=keep_days, dry_run=dry_run)
+    ctx = open_context(project)
+    if compact and not dry_run:
+        from vsel_platform.pipeline.maintenance import compact_vectors
+
+        for name, done in compact_vectors(ctx).items():
+            typer.echo(f"{name}: {done.fragments_before} files before, {done.fragments_after} now", err=True)
+    report = collect(ctx.store, keep_days=keep_days, dry_run=dry_run)
     if json:
         print_json(report.to_dict())
     else:

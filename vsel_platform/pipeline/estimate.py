@@ -28,7 +28,8 @@ CONDITIONS = 2
 class Line:
     """One stage: partitions, rows (images for `image_embeddings`) to compute, model passes, bytes to read, seconds.
 
-    `exact` is False for estimates. `n_bytes` and `seconds` are None where nothing is known.
+    `n_bytes` are those of source files and images; None for stages that read neither, or where nothing is known.
+    `exact` is False for estimates. `seconds` are None where nothing is known.
     """
 
     stage: str
@@ -74,7 +75,7 @@ class Estimate:
 
 def _text(line: Line) -> str:
     def count(value: int | None) -> str:
-        return "unknown" if value is None else f"{'' if line.exact else '~'}{value:,}"
+        return "-" if value is None else f"{'' if line.exact else '~'}{value:,}"
 
     time = "unknown" if line.seconds is None else _duration(line.seconds)
     passes = count(line.model_passes) if line.model_passes else "0"
@@ -181,19 +182,20 @@ def _line(
 def _embeddings(ctx: Context, scored: list[_Forecast]) -> Line | None:
     """Images of known shards without an embedding, and one image for every new row."""
     name = embedding_fingerprint(ctx.project.image_encoder)
-    stale, missing, n_bytes = 0, 0, 0
+    stale, missing, n_bytes, n_known, known_bytes = 0, 0, 0, 0, 0
     for shard in sorted({shard for forecast in scored for shard in _shards(ctx, forecast)}):
-        if embeddings.is_current(ctx, shard):
-            continue
         table = ctx.store.read_partition("images", {"shard": shard}, ["image_id", "n_bytes"])
         sizes = dict(zip(table["image_id"].to_pylist(), table["n_bytes"].to_pylist(), strict=True))
+        n_known, known_bytes = n_known + len(sizes), known_bytes + sum(size or 0 for size in sizes.values())
+        if embeddings.is_current(ctx, shard):
+            continue
         known = ctx.vectors.existing_ids(embeddings.SIGNAL, name, sorted(sizes))
         stale, missing = stale + 1, missing + len(sizes) - len(known)
         n_bytes += sum(size or 0 for image, size in sizes.items() if image not in known)
     new = sum(forecast.new_rows for forecast in scored)
     partitions = stale + sum(-(-f.new_rows // ctx.project.dataset(f.name).shard_rows) for f in scored)
     rows = missing + new
-    size = None if new else n_bytes
+    size = n_bytes + new * known_bytes // n_known if n_known else None
     return _line(ctx, "image_embeddings", partitions, rows, passes=rows, n_bytes=size, model=name, exact=not new)
 
 

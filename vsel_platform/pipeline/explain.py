@@ -6,9 +6,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import SelectionError
+from vsel_platform.methods.presel import PreselOptions
 from vsel_platform.pipeline import scores
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.selection import presel_rows
+from vsel_platform.selection.explain import explain
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,13 @@ def explain_row(ctx: Context, recipe: str, name: str) -> Explanation:
         "position": row["position"],
         "task": row["task"],
         "rank": mine["rank"] if mine else None,
+        "round": mine["round"] if mine else None,
         "reason": mine["reason"] if mine else None,
     }
     for column in ("difficulty", "weight", "budget", "n_available", "n_selected"):
         facts[f"task {column}"] = task.get(column)
     if settings.method == "presel":
-        key = scores.partition(settings.dataset, settings.mode)
-        more, sentences = _presel(ctx, key, row, mine, selected)
+        more, sentences = _presel(ctx, settings, row["sample_id"], selected)
     else:
         more, sentences = {}, [_random_sentence(mine, row, task)]
     return Explanation(recipe, row["sample_id"], mine is not None, facts | more, sentences)
@@ -94,58 +98,19 @@ def _random_sentence(mine: dict[str, Any] | None, row: dict[str, Any], task: dic
 
 
 def _presel(
-    ctx: Context,
-    partition: dict[str, str],
-    row: dict[str, Any],
-    mine: dict[str, Any] | None,
-    selected: list[dict[str, Any]],
+    ctx: Context, recipe: RecipeSettings, sample_id: str, selected: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], list[str]]:
-    table = ctx.store.read_partition("presel_scores", partition).to_pylist()
-    score = next(s for s in table if s["sample_id"] == row["sample_id"])
-    peers = [
-        s
-        for s in table
-        if (s["task"], s["cluster"]) == (score["task"], score["cluster"]) and not s["is_reference"] and s["image_id"]
-    ]
-    taken = {s["sample_id"] for s in selected}
-    cut = [s["typicality"] for s in peers if s["sample_id"] in taken and s["typicality"] is not None]
-    ranks = sorted(peers, key=lambda s: (s["typicality"] is None, -(s["typicality"] or 0.0), s["sample_id"]))
-    place = next((i for i, s in enumerate(ranks, start=1) if s["sample_id"] == row["sample_id"]), None)
+    table = ctx.store.read_partition("presel_scores", scores.partition(recipe.dataset, recipe.mode))
+    relevance = table.filter(pc.equal(table["sample_id"], sample_id))["relevance"].to_pylist()
+    taken = {row["sample_id"] for row in selected}
+    found = explain(presel_rows(table), taken, sample_id, PreselOptions.model_validate(recipe.options))
     facts = {
-        "cluster": score["cluster"],
-        "cluster rows available": len(peers),
-        "cluster rows selected": sum(s["sample_id"] in taken for s in peers),
-        "typicality": score["typicality"],
-        "place in cluster": place,
-        "lowest typicality taken": min(cut) if cut else None,
-        "instruction relevance": score["relevance"],
+        "cluster": found.cluster,
+        "cluster rows available": found.cluster_available,
+        "cluster rows selected": found.quota,
+        "typicality": found.typicality,
+        "place in cluster": found.place,
+        "lowest typicality taken": found.cut,
+        "instruction relevance": relevance[0] if relevance else None,
     }
-    return facts, [_presel_sentence(score, mine, facts)]
-
-
-def _presel_sentence(score: dict[str, Any], mine: dict[str, Any] | None, facts: dict[str, Any]) -> str:
-    if mine and mine["reason"] == "reference":
-        return (
-            "In: it belongs to the reference subset, which is part of every selection. Only another seed or a smaller "
-            "fraction of the reference subset would change that."
-        )
-    if score["image_id"] is None:
-        state = "In" if mine else "Out"
-        return (
-            f"{state}: a text-only row; they form a stratum of their own, drawn by a stable hash. "
-            "The option text_policy or the seed would change it."
-        )
-    quota = facts["cluster rows selected"]
-    if mine:
-        return (
-            f"In: place {facts['place in cluster']} of {facts['cluster rows available']} in cluster "
-            f"{score['cluster']} by typicality, and the cluster's quota is {quota}. "
-            "A smaller budget, a higher task difficulty, or more typical rows in the cluster would put it out."
-        )
-    if score["typicality"] is None:
-        return "Out: its image has no typicality (no embedding, or it is alone in its cluster); see signal_failures."
-    return (
-        f"Out: place {facts['place in cluster']} of {facts['cluster rows available']} in cluster {score['cluster']} by "
-        f"typicality, and the cluster's quota is {quota}. A larger budget, a lower task difficulty, or a typicality "
-        f"above {_show(facts['lowest typicality taken'])} would put it in."
-    )
+    return facts, [found.sentence]

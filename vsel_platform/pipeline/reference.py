@@ -85,6 +85,7 @@ def run_subset(ctx: Context, dataset: str) -> StageResult:
         code_version=SUBSET_CODE,
         run_id=ctx.run_id,
     )
+    record_rate(ctx, "reference_subset", "", len(contents), time.perf_counter() - start)
     return StageResult(
         "reference_subset",
         {"dataset": dataset},

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from vsel_platform.pipeline.source_rows import source_rows, write_source_format
 from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.tokens import largest_within_tokens
 from vsel_platform.selection.manifest import ManifestRow, build_manifest, row_hash
-from vsel_platform.selection.result import SelectedRow, SelectionResult
+from vsel_platform.selection.result import SelectedRow, SelectionResult, split_rounds
 from vsel_platform.storage.catalog import publish_catalog_file
 from vsel_platform.storage.pointers import Pointer, read_version
 from vsel_platform.tables import TABLES
@@ -103,9 +104,16 @@ def _random(ctx: Context, recipe: RecipeSettings, table: pa.Table, budget_rows: 
 def _presel(ctx: Context, recipe: RecipeSettings, sources: Sources, budget_rows: int) -> SelectionResult:
     if sources.scores is None or sources.tasks is None:
         raise NotMaterializedError("presel needs presel_scores and presel_tasks")
-    table = ctx.store.read(sources.scores)
     tasks = ctx.store.read(sources.tasks, ["task", "difficulty"])
-    rows = PreselRows(
+    rows = presel_rows(ctx.store.read(sources.scores))
+    difficulty = dict(zip(tasks["task"].to_pylist(), tasks["difficulty"].to_pylist(), strict=True))
+    options = PreselOptions.model_validate(recipe.options)
+    return presel_select(rows, budget_rows, difficulty, options, seed=recipe.seed, mode=recipe.mode)
+
+
+def presel_rows(table: pa.Table) -> PreselRows:
+    """The rows of `presel_scores` as PreSel takes them."""
+    return PreselRows(
         table["sample_id"].to_pylist(),
         table["task"].to_pylist(),
         table["image_id"].to_pylist(),
@@ -113,9 +121,6 @@ def _presel(ctx: Context, recipe: RecipeSettings, sources: Sources, budget_rows:
         np.array(pc.fill_null(table["cluster"], -1).to_pylist(), np.int32),
         np.array([np.nan if v is None else v for v in table["typicality"].to_pylist()], np.float64),
     )
-    difficulty = dict(zip(tasks["task"].to_pylist(), tasks["difficulty"].to_pylist(), strict=True))
-    options = PreselOptions.model_validate(recipe.options)
-    return presel_select(rows, budget_rows, difficulty, options, seed=recipe.seed, mode=recipe.mode)
 
 
 def run(ctx: Context, name: str) -> StageResult:
@@ -126,6 +131,7 @@ def run(ctx: Context, name: str) -> StageResult:
     sources = present_sources(ctx, recipe)
     result = select_rows(ctx, recipe, sources)
     positions = _first_positions(ctx, sources.manifest)
+    rows = _row_table(result, positions, recipe.rounds)
     lineage: dict[str, Any] = {
         "input_fingerprint": wanted.fingerprint,
         "inputs": wanted.references,
@@ -134,10 +140,11 @@ def run(ctx: Context, name: str) -> StageResult:
     }
     tasks = ctx.store.publish("selected_tasks", {"recipe": name}, _task_table(result), **lineage)
     with tempfile.TemporaryDirectory() as directory:
-        _write_products(ctx, name, recipe, sources, result, positions, wanted, Path(directory))
+        training_file = _write_products(ctx, name, recipe, sources, result, positions, wanted, Path(directory))
+        _write_page(ctx, name, result, rows, training_file, Path(directory))
         artifact = ctx.store.publish_artifact("selection", {"recipe": name}, Path(directory), **lineage)
     # Last, so that whoever sees the rows finds everything that belongs to them.
-    pointer = publish_checked(ctx, "selected_subset", {"recipe": name}, _row_table(result, positions), **lineage)
+    pointer = publish_checked(ctx, "selected_subset", {"recipe": name}, rows, **lineage)
     if ctx.store.files.is_local:
         publish_catalog_file(ctx.store)
     record_rate(ctx, "selected_subset", "", pointer.rows, time.perf_counter() - start)
@@ -158,8 +165,12 @@ def _first_positions(ctx: Context, manifest: Pointer) -> dict[str, int]:
     return dict(zip(table["sample_id"].to_pylist(), table["position"].to_pylist(), strict=True))
 
 
-def _row_table(result: SelectionResult, positions: dict[str, int]) -> pa.Table:
-    records = [asdict(row) | {"position": positions[row.sample_id]} for row in result.rows]
+def _row_table(result: SelectionResult, positions: dict[str, int], rounds: int) -> pa.Table:
+    ends = [found.rows for found in split_rounds(result, rounds)]
+    records = [
+        asdict(row) | {"position": positions[row.sample_id], "round": bisect_left(ends, row.rank) + 1}
+        for row in result.rows
+    ]
     return pa.Table.from_pylist(records, schema=TABLES["selected_subset"].arrow_schema())
 
 
@@ -188,7 +199,8 @@ def _write_products(
     positions: dict[str, int],
     wanted: Inputs,
     directory: Path,
-) -> None:
+) -> str:
+    """Write training file and manifest; returns the training file's name."""
     chosen = {positions[row.sample_id] for row in result.rows}
     rows = dict(source_rows(ctx, recipe.dataset, sources.manifest, chosen))
     suffix = write_source_format(ctx, recipe.dataset, (rows[p] for p in sorted(rows)), directory / "selected")
@@ -212,19 +224,17 @@ def _write_products(
         },
     )
     (directory / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-    _write_page(ctx, name, result, positions, f"selected{suffix}", directory)
+    return f"selected{suffix}"
 
 
 def _write_page(
-    ctx: Context, name: str, result: SelectionResult, positions: dict[str, int], training_file: str, directory: Path
+    ctx: Context, name: str, result: SelectionResult, rows: pa.Table, training_file: str, directory: Path
 ) -> None:
     from vsel_platform.reports.html import selection_page
     from vsel_platform.reports.selection_report import selection_report
 
     files = {"Manifest": "manifest.json", "Training file": training_file}
-    report = selection_report(
-        ctx, name, _row_table(result, positions), _task_table(result), notes=result.notes, files=files
-    )
+    report = selection_report(ctx, name, rows, _task_table(result), notes=result.notes, files=files)
     (directory / "page.html").write_text(selection_page(report), "utf-8")
 
 

@@ -6,6 +6,9 @@ import orjson
 
 from vsel_platform.pipeline.context import Context
 
+# The time of a run much smaller than the one remembered is mostly that of loading the model: no rate to go by.
+SMALL_SHARE = 0.1
+
 
 def record_rate(ctx: Context, stage: str, model: str, units: int, seconds: float) -> None:
     """Remember the last run of a stage under a model: how many units of work it did, and for how long.
@@ -14,6 +17,9 @@ def record_rate(ctx: Context, stage: str, model: str, units: int, seconds: float
     no lineage: they lie beside the tables, and publishing the same content again stays without effect.
     """
     if units <= 0:
+        return
+    found = ctx.store.files.read_versioned(_path(stage, model))
+    if found is not None and units < SMALL_SHARE * int(orjson.loads(found[0])["units"]):
         return
     values = {"units": units, "seconds": seconds, "at": datetime.now(UTC).isoformat()}
     ctx.store.files.write(_path(stage, model), orjson.dumps(values))

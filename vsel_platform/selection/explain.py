@@ -1,12 +1,11 @@
-"""Why PreSel took a row or not, and what would change it: a pure function of its columns and its result."""
+"""Why PreSel took a row or not, and what would change it: a pure function of its columns and of what was taken."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vsel_platform.errors import SelectionError
 from vsel_platform.methods.presel_tasks import available_rows, rank_by_typicality
 from vsel_platform.methods.presel_types import PreselOptions, PreselRows
-from vsel_platform.selection.result import SelectedRow, SelectionResult, TaskBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +16,7 @@ class Explanation:
     many of them were taken, `cut` the lowest typicality taken.
     """
 
-    sample_id: str
-    selected: SelectedRow | None
-    stratum: str
-    task: TaskBudget
+    is_selected: bool
     cluster: int | None
     typicality: float | None
     place: int | None
@@ -30,28 +26,26 @@ class Explanation:
     verdict: str
     change: str
 
+    @property
+    def sentence(self) -> str:
+        """Verdict and change for people."""
+        side, other = ("In", "out") if self.is_selected else ("Out", "in")
+        return f"{side}: {self.verdict}. It would be {other} with {self.change}."
 
-def explain(rows: PreselRows, result: SelectionResult, sample_id: str, options: PreselOptions) -> Explanation:
-    """Explain one row of a selection in the default mode. Raises SelectionError for an id that is not in `rows`."""
+
+def explain(rows: PreselRows, taken: Collection[str], sample_id: str, options: PreselOptions) -> Explanation:
+    """Explain one row, given the ids of the rows that were selected. Raises SelectionError for an unknown id."""
     if sample_id not in rows.sample_ids:
         raise SelectionError(f"{sample_id!r} is not a row of the dataset; a quarantined row cannot be explained")
     i = rows.sample_ids.index(sample_id)
-    by_id = {row.sample_id: row for row in result.rows}
-    mine = by_id.get(sample_id)
-    task = next(task for task in result.tasks if task.task == rows.tasks[i])
-    place, available, quota, cut = _standing(rows, set(by_id), i, options)
-    verdict, change = _words(rows, i, mine, (place, available, quota, cut))
+    chosen = set(taken)
+    standing = _standing(rows, chosen, i, options)
+    verdict, change = _words(rows, i, sample_id in chosen, standing)
     return Explanation(
-        sample_id,
-        mine,
-        "text" if rows.image_ids[i] is None else "image",
-        task,
+        sample_id in chosen,
         int(rows.clusters[i]) if rows.clusters[i] >= 0 else None,
         float(rows.typicality[i]) if available_rows(rows, [i]) else None,
-        place,
-        available,
-        quota,
-        cut,
+        *standing,
         verdict,
         change,
     )
@@ -76,25 +70,25 @@ def _cluster_peers(rows: PreselRows, i: int) -> Sequence[int]:
     return available_rows(rows, list(same))
 
 
-def _words(rows: PreselRows, i: int, mine: SelectedRow | None, standing: Standing) -> tuple[str, str]:
+def _words(rows: PreselRows, i: int, is_selected: bool, standing: Standing) -> tuple[str, str]:
     """What happened, and what would change it."""
     if rows.image_ids[i] is None:
         return (
             "a text-only row: they form a stratum of their own, drawn by a stable hash",
-            "another seed, another text_policy, or a larger budget" if mine is None else "another seed or text_policy",
+            "another seed or text_policy" if is_selected else "another seed or text_policy, or a larger budget",
         )
     if rows.is_reference[i]:
         return (
             "a reference row: they have instructions already and come first"
-            if mine
+            if is_selected
             else "a reference row, but the budget is smaller than the reference subset",
-            "another reference subset (its seed or fraction)" if mine else "a larger budget",
+            "another reference subset (its seed or fraction)" if is_selected else "a larger budget",
         )
     place, available, quota, cut = standing
     if place is None or quota is None:
         return "its image has no typicality, so it cannot be ranked", "an embedding of its image (see signal_failures)"
     where = f"place {place} of {available} by typicality in cluster {rows.clusters[i]}, of which {quota} were taken"
-    if mine is not None:
+    if is_selected:
         return where, "a smaller budget, a higher difficulty of its task, or more typical rows in the cluster"
     if cut is None:
         return where, "a budget of its task that gives the cluster a place"

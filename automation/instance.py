@@ -2,10 +2,14 @@
 
 import argparse
 import os
+import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from vsel_platform.errors import ConfigError, VselError
 
@@ -22,6 +26,7 @@ POSTGRES_VARIABLES = (
 )
 # Dagster puts this tag on every run that it launches through a code server.
 CODE_SERVER_TAG = ".dagster/grpc_info"
+DRIVER_TAG = "vsel/driver"
 
 
 def settings_file(root: Path) -> Path:
@@ -82,6 +87,40 @@ def fail_orphaned_runs(instance: "DagsterInstance") -> list[str]:
         else:
             instance.report_run_failed(run, "The code server was stopped while this run was in progress.")
     return sorted(run.run_id for run in found)
+
+
+def driver_name(pid: int | None = None) -> str:
+    """Names a process for good: host, process id, and when it started (ids are used again)."""
+    process = psutil.Process(pid)
+    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
+
+
+def fail_runs_of_dead_drivers(instance: "DagsterInstance") -> list[str]:
+    """Mark the runs as failed whose driver (`vsel run`, `vsel demo`) was killed on this host; returns their ids.
+
+    Such a run lives in its driver's process and nobody else watches it: it would keep its pool slot, and the next
+    run would wait for that for ever.
+    """
+    from dagster import DagsterRunStatus, RunsFilter
+
+    lost = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+    found = [run for run in instance.get_runs(RunsFilter(statuses=lost)) if _driver_is_dead(run.tags)]
+    for run in found:
+        instance.report_run_failed(run, "The process that drove this run was killed.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return sorted(run.run_id for run in found)
+
+
+def _driver_is_dead(tags: Mapping[str, str]) -> bool:
+    name = tags.get(DRIVER_TAG, "")
+    host, _, rest = name.partition("/")
+    pid = rest.partition("/")[0]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        return driver_name(int(pid)) != name
+    except psutil.NoSuchProcess:
+        return True
 
 
 def main(arguments: list[str]) -> int:

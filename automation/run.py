@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from automation.instance import DRIVER_TAG, driver_name, fail_runs_of_dead_drivers
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import Step, next_steps
@@ -28,6 +29,8 @@ def drive(
     from resources.project import project_file
     from vsel_platform.config import load_project
 
+    for run_id in fail_runs_of_dead_drivers(instance):
+        log(f"run {run_id} was left behind by a process that was killed; it is marked as failed")
     project = load_project(project_file())
     names = recipes or list(project.recipes)
     previous: list[Step] = []
@@ -42,13 +45,14 @@ def drive(
             for name in sorted({project.recipe(recipe).dataset for recipe in names}):
                 register_shards(instance, Context(project), name)
         for step in steps:
-            _materialize(defs, instance, step, log)
+            materialize(defs, instance, step, log)
         previous = steps
         count += len(steps)
     raise VselError(f"not current after {MAX_STAGES} stages")
 
 
-def _materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step, log: Callable[[str], object]) -> None:
+def materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step, log: Callable[[str], object]) -> None:
+    """Materialize one partition in a run of its own. Raises VselError with the run's first error if it fails."""
     start = time.monotonic()
     keys = MULTI.get(step.asset, [step.asset])
     job = defs.resolve_implicit_global_asset_job_def()
@@ -56,7 +60,7 @@ def _materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step,
         instance=instance,
         partition_key=step.key,
         asset_selection=[dg.AssetKey(key) for key in keys],
-        tags={"vsel/target": step.target, "vsel/want": step.want},
+        tags={"vsel/target": step.target, "vsel/want": step.want, DRIVER_TAG: driver_name()},
         # The events are in the UI; the console gets one line per partition.
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,

@@ -16,9 +16,12 @@ from dagster_postgres.utils import pg_url_from_config
 
 from automation.instance import (
     CODE_SERVER_TAG,
+    DRIVER_TAG,
     POSTGRES_VARIABLES,
     ROOT,
+    driver_name,
     fail_orphaned_runs,
+    fail_runs_of_dead_drivers,
     main,
     prepare_home,
     settings_file,
@@ -204,6 +207,43 @@ def test_a_run_in_a_process_of_its_own_is_left_alone() -> None:
     with DagsterInstance.ephemeral() as instance:
         run_id = add_run(instance, DagsterRunStatus.STARTED, by_code_server=False)
         assert fail_orphaned_runs(instance) == []
+        assert status_of(instance, run_id) == DagsterRunStatus.STARTED
+
+
+def add_driven_run(instance: DagsterInstance, driver: str) -> str:
+    run = DagsterRun(
+        job_name="signals", run_id=make_new_run_id(), status=DagsterRunStatus.STARTED, tags={DRIVER_TAG: driver}
+    )
+    return instance.add_run(run).run_id
+
+
+def ended_process() -> str:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        return driver_name(process.pid)
+
+
+def test_a_run_whose_driver_was_killed_is_failed_and_gives_its_pool_slot_back() -> None:
+    with DagsterInstance.local_temp() as instance:
+        instance.event_log_storage.set_concurrency_slots("gpu", 1)
+        run_id = add_driven_run(instance, ended_process())
+        assert instance.event_log_storage.claim_concurrency_slot("gpu", run_id, "step").is_claimed
+        assert fail_runs_of_dead_drivers(instance) == [run_id]
+        assert status_of(instance, run_id) == DagsterRunStatus.FAILURE
+        assert instance.event_log_storage.claim_concurrency_slot("gpu", "next", "step").is_claimed
+        assert fail_runs_of_dead_drivers(instance) == []
+
+
+def test_a_driver_with_a_used_process_id_is_another_driver() -> None:
+    with DagsterInstance.ephemeral() as instance:
+        run_id = add_driven_run(instance, driver_name().rpartition("/")[0] + "/1.00")
+        assert fail_runs_of_dead_drivers(instance) == [run_id]
+
+
+@pytest.mark.parametrize("driver", [driver_name(), "another.host/1/1.00", "", "nonsense"])
+def test_runs_of_living_and_distant_drivers_are_left_alone(driver: str) -> None:
+    with DagsterInstance.ephemeral() as instance:
+        run_id = add_driven_run(instance, driver)
+        assert fail_runs_of_dead_drivers(instance) == []
         assert status_of(instance, run_id) == DagsterRunStatus.STARTED
 
 

@@ -1,7 +1,8 @@
 """What bringing recipes up to date would cost, before anything is spent.
 
 Stages whose inputs are all there are counted. Behind a stage that would change its output the counts are what the
-present data and settings tell: they are marked as estimates, and they are upper bounds where reuse is not certain.
+present data and settings tell, and marked as estimates. Where reuse is not certain everything is counted; a changed
+source is taken to keep the rows that it had.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,7 +68,9 @@ class Estimate:
         if self.seconds is not None:
             lines.append(f"{'in all':22}{_duration(self.seconds):>65}")
         if any(not line.exact for line in self.lines):
-            lines.append("~ depends on what the stages before it find; reuse of stored signals can only make it less")
+            lines.append(
+                "~ depends on what the stages before it find; a changed source is taken to keep the rows that it had"
+            )
         if any(line.seconds is None for line in self.lines):
             lines.append("unknown: this stage has not run in this store under this model yet")
         return "\n".join(lines)
@@ -93,11 +96,15 @@ def _duration(seconds: float) -> str:
 
 @dataclass
 class _Forecast:
-    """One dataset: rows it will have, rows that will be new, and which of its stages will give something new."""
+    """One dataset: rows it will have, rows that come and go, and which of its stages will give something new.
+
+    The rows of a changed source are counted, not compared: it is taken to keep as many of the present ones as it can.
+    """
 
     name: str
     rows: int = 0
     new_rows: int = 0
+    lost_rows: int = 0
     n_bytes: int = 0
     reference_rows: int = 0
     changed: bool = False
@@ -109,7 +116,7 @@ def estimate(ctx: Context, recipes: list[str], *, train: bool) -> Estimate:
     """Costs of everything that is missing or stale for the recipes, in the order in which it would be computed.
 
     Reads pointers, ids and the first MiB of a changed source; no model is loaded. Raises DataError if a source is
-    missing.
+    missing, NotMaterializedError if a dataset failed its checks.
     """
     named = {name: ctx.project.recipe(name) for name in recipes}
     datasets = {name: _forecast(ctx, name) for name in sorted({recipe.dataset for recipe in named.values()})}
@@ -129,10 +136,12 @@ def estimate(ctx: Context, recipes: list[str], *, train: bool) -> Estimate:
 def _forecast(ctx: Context, name: str) -> _Forecast:
     present = _distinct_rows(ctx, name)
     if ingest.is_current(ctx, name):
+        ctx.store.require("manifest", {"dataset": name})  # raises if its checks failed, and says which
         return _Forecast(name, rows=present)
     files = source_files(ingest.absolute_settings(ctx, name).source)
     rows = _rows_of_source(files)
-    return _Forecast(name, rows=rows, new_rows=max(0, rows - present), n_bytes=source_size(files), changed=True)
+    new, lost = max(0, rows - present), max(0, present - rows)
+    return _Forecast(name, rows, new, lost, n_bytes=source_size(files), changed=True)
 
 
 def _distinct_rows(ctx: Context, dataset: str) -> int:
@@ -229,11 +238,13 @@ def _model_changes(ctx: Context, forecast: _Forecast) -> bool:
     pointer = ctx.store.pointer("reference_model", {"dataset": forecast.name})
     if pointer is None or pointer.fingerprint != reference.model_settings_fingerprint(ctx):
         return True
-    if not forecast.changed and reference.subset_is_current(ctx, forecast.name):
-        return not reference.model_is_current(ctx, forecast.name)
+    if not forecast.changed:
+        # A subset that is drawn with other settings may differ in any number of rows.
+        is_drawn = reference.subset_is_current(ctx, forecast.name)
+        return not (is_drawn and reference.model_is_current(ctx, forecast.name))
     trained = int(pointer.metadata["rows"]) or 1
-    growth = forecast.new_rows * ctx.project.reference.fraction / trained
-    return growth > ctx.project.reference.refresh_growth
+    drift = (forecast.new_rows + forecast.lost_rows) * ctx.project.reference.fraction / trained
+    return drift > ctx.project.reference.refresh_growth
 
 
 def _trained(ctx: Context, stage: str, partitions: int, rows: int, epochs: float, *, exact: bool) -> Line | None:

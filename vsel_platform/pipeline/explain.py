@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -49,10 +50,9 @@ def find_row(ctx: Context, dataset: str, name: str) -> dict[str, Any]:
     """
     table = ctx.store.read_partition("manifest", {"dataset": dataset})
     if name.startswith("position:"):
-        number = name.removeprefix("position:")
-        mask = pc.equal(table["position"], int(number) if number.isdigit() else -1)
+        mask = pc.equal(table["position"].cast(pa.string()), name.removeprefix("position:"))
     else:
-        by_source = pc.is_in(table["source_id"], pa.array([name, f'"{name}"']))
+        by_source = pc.is_in(table["source_id"], pa.array([name, orjson.dumps(name).decode()]))
         prefix = pc.starts_with(table["sample_id"], name) if len(name) >= 4 else pc.equal(table["sample_id"], name)
         mask = pc.or_(pc.fill_null(by_source, False), prefix)
     found = table.filter(mask).to_pylist()

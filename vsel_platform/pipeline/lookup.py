@@ -38,8 +38,12 @@ def distinct_contents(ctx: Context, dataset: str) -> tuple[Pointer, list[Content
 
 def dataset_shards(ctx: Context, dataset: str) -> list[str]:
     """Shards that hold content of a dataset, sorted."""
-    pointer = ctx.store.require("manifest", {"dataset": dataset})
-    return sorted(pc.unique(ctx.store.read(pointer, ["shard"])["shard"]).to_pylist())
+    return manifest_shards(ctx, ctx.store.require("manifest", {"dataset": dataset}))
+
+
+def manifest_shards(ctx: Context, manifest: Pointer) -> list[str]:
+    """Shards that hold content of a state of a dataset, sorted."""
+    return sorted(pc.unique(ctx.store.read(manifest, ["shard"])["shard"]).to_pylist())
 
 
 def samples_of(ctx: Context, shards: Collection[str], wanted: Collection[str] | None, columns: list[str]) -> pa.Table:

@@ -12,12 +12,13 @@ from vsel_platform.config import ReferenceSettings
 from vsel_platform.errors import NotMaterializedError
 from vsel_platform.identity import fingerprint, hash_ids
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
-from vsel_platform.pipeline.lookup import Content, dataset_shards, distinct_contents, samples_of
+from vsel_platform.pipeline.lookup import Content, distinct_contents, manifest_shards, samples_of
 from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
 from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.selection.stable_hash import stable_uniform
+from vsel_platform.storage.pointers import Pointer
 
 SUBSET_CODE = "reference_subset-1"
 MODEL_CODE = "reference_model-1"
@@ -45,9 +46,9 @@ def choose_reference(
     return sorted(chosen)
 
 
-def first_images(ctx: Context, dataset: str) -> dict[str, str]:
-    """First image of every row that has one, by sample id."""
-    table = samples_of(ctx, dataset_shards(ctx, dataset), None, ["sample_id", "image_ids"])
+def first_images(ctx: Context, manifest: Pointer) -> dict[str, str]:
+    """First image of every row that has one, by sample id, in the shards of a state of a dataset."""
+    table = samples_of(ctx, manifest_shards(ctx, manifest), None, ["sample_id", "image_ids"])
     pairs = zip(table["sample_id"].to_pylist(), table["image_ids"].to_pylist(), strict=True)
     return {sample: images[0] for sample, images in pairs if images}
 
@@ -69,8 +70,8 @@ def run_subset(ctx: Context, dataset: str) -> StageResult:
     """Draw and publish the reference subset of a dataset."""
     start = time.perf_counter()
     wanted = subset_inputs(ctx, dataset)
-    _, contents = distinct_contents(ctx, dataset)
-    rows = choose_reference(contents, first_images(ctx, dataset), ctx.project.reference)
+    manifest, contents = distinct_contents(ctx, dataset)
+    rows = choose_reference(contents, first_images(ctx, manifest), ctx.project.reference)
     table = pa.table(
         {name: [row[i] for row in rows] for i, name in enumerate(("sample_id", "task", "image_id"))},
         schema=pa.schema([(name, pa.string()) for name in ("sample_id", "task", "image_id")]),

@@ -72,7 +72,8 @@ def inputs(ctx: Context, dataset: str) -> Inputs:
 def is_current(ctx: Context, dataset: str) -> bool:
     """Whether the stored scores, in every mode that a recipe uses, are of the present signals and options."""
     wanted = inputs(ctx, dataset).fingerprint
-    found = (ctx.store.pointer("presel_scores", partition(dataset, mode)) for mode in modes(ctx, dataset))
+    keys = [(table, mode) for mode in modes(ctx, dataset) for table in ("presel_scores", "presel_tasks")]
+    found = (ctx.store.pointer(table, partition(dataset, mode)) for table, mode in keys)
     return all(pointer is not None and pointer.input_fingerprint == wanted for pointer in found)
 
 
@@ -98,7 +99,7 @@ class _Signals:
 
 
 def _signals(ctx: Context, dataset: str) -> _Signals:
-    _, contents = distinct_contents(ctx, dataset)
+    manifest, contents = distinct_contents(ctx, dataset)
     reference = ctx.store.read_partition("reference_subset", {"dataset": dataset}, ["sample_id"])["sample_id"]
     values: dict[str, dict[str, float | None]] = defaultdict(dict)
     for shard in dataset_shards(ctx, dataset):
@@ -107,7 +108,7 @@ def _signals(ctx: Context, dataset: str) -> _Signals:
             values[row["sample_id"]][row["condition"]] = row["loss_mean"]
     ids = set(reference.to_pylist())
     relevance = {i: instruction_relevance(values[i].get("full"), values[i].get("no_question")) for i in ids}
-    return _Signals(contents, first_images(ctx, dataset), ids, relevance)
+    return _Signals(contents, first_images(ctx, manifest), ids, relevance)
 
 
 def run(ctx: Context, dataset: str) -> StageResult:

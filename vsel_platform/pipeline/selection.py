@@ -65,8 +65,9 @@ def inputs(ctx: Context, name: str) -> Inputs:
 
 def is_current(ctx: Context, name: str) -> bool:
     """Whether the stored selection was made from the present scores with the present settings."""
-    pointer = ctx.store.pointer("selected_subset", {"recipe": name})
-    return pointer is not None and pointer.input_fingerprint == inputs(ctx, name).fingerprint
+    wanted = inputs(ctx, name).fingerprint
+    found = (ctx.store.pointer(table, {"recipe": name}) for table in ("selected_subset", "selected_tasks", "selection"))
+    return all(pointer is not None and pointer.input_fingerprint == wanted for pointer in found)
 
 
 def select_rows(ctx: Context, recipe: RecipeSettings, sources: Sources) -> SelectionResult:
@@ -79,23 +80,25 @@ def select_rows(ctx: Context, recipe: RecipeSettings, sources: Sources) -> Selec
 
     def select(budget_rows: int) -> SelectionResult:
         if recipe.method == "random":
-            return _random(ctx, recipe, table, budget_rows)
+            return _random(ctx, recipe, sources, table, budget_rows)
         return _presel(ctx, recipe, sources, budget_rows)
 
     if recipe.budget.tokens is not None:
-        return largest_within_tokens(ctx, recipe.dataset, select, recipe.budget.tokens, n_rows)
+        return largest_within_tokens(ctx, sources.manifest, select, recipe.budget.tokens, n_rows)
     rows = recipe.budget.rows or int(n_rows * (recipe.budget.percent or 0) / 100)
     if rows < 1:
         raise SelectionError(f"budget {recipe.budget.percent} % of {n_rows} rows is less than one row; give more")
     return select(rows)
 
 
-def _random(ctx: Context, recipe: RecipeSettings, table: pa.Table, budget_rows: int) -> SelectionResult:
+def _random(
+    ctx: Context, recipe: RecipeSettings, sources: Sources, table: pa.Table, budget_rows: int
+) -> SelectionResult:
     if recipe.options:
         raise ConfigError(f"method random has no options; got {sorted(recipe.options)}")
     from vsel_platform.pipeline.reference import first_images
 
-    images = first_images(ctx, recipe.dataset)
+    images = first_images(ctx, sources.manifest)
     ids = table["sample_id"].to_pylist()
     has_image = [i in images for i in ids]
     return stratified_random(ids, table["task"].to_pylist(), has_image, budget_rows, seed=recipe.seed)

@@ -1,0 +1,177 @@
+import shutil
+from collections import defaultdict
+
+import pytest
+from small_project import row, small_rows, text_row
+
+from vsel_platform.errors import DataError, NotMaterializedError
+from vsel_platform.pipeline.estimate import Estimate, Line, estimate
+
+RECIPES = ["presel", "random"]
+STAGES = [
+    "dataset_manifest",
+    "image_embeddings",
+    "reference_subset",
+    "reference_model",
+    "losses",
+    "presel_scores",
+    "selected_subset",
+    "finetuned_checkpoint",
+    "evaluation",
+]
+# Stages from the named one to the last.
+FROM = {stage: STAGES[i:] for i, stage in enumerate(STAGES)}
+CHANGES = {
+    "nothing": ({}, []),
+    "budget": ({"recipes.presel.budget": {"rows": 40}}, FROM["selected_subset"]),
+    "neighbours": ({"recipes.presel.options": {"n_neighbours": 3}}, FROM["presel_scores"]),
+    "encoder": ({"image_encoder.dtype": "bfloat16"}, ["image_embeddings", *FROM["presel_scores"]]),
+    "reference rows": ({"reference.fraction": 0.5}, FROM["reference_subset"]),
+    "reference training": ({"reference.lora.rank": 2}, FROM["reference_model"]),
+    "model": ({"vlm.max_tokens": 250}, FROM["reference_model"]),
+    "training": ({"training.lora": {"rank": 2, "batch_rows": 8}}, FROM["finetuned_checkpoint"]),
+    "held-out rows": ({"training.evaluation_rows": 3}, ["evaluation"]),
+}
+
+
+def work_done(results):
+    """Rows that were really worked on, by stage, as the estimate counts them; stages that had nothing to do are out."""
+    work = defaultdict(int)
+    for result in results:
+        rows = {
+            "dataset_manifest": result.metadata.get("rows"),
+            "image_embeddings": result.computed,
+            "losses": result.computed,
+            "reference_subset": result.metadata.get("rows_of_dataset"),
+            "evaluation": result.computed,
+        }
+        work[result.stage] += rows.get(result.stage, result.rows)
+    return {stage: rows for stage, rows in work.items() if rows}
+
+
+def by_stage(found):
+    return {line.stage: line for line in found.lines}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_setting_costs_what_the_drive_then_does(copied, change):
+    changes, stages = CHANGES[change]
+    lines = by_stage(estimate(copied.context(changes), RECIPES, train=True))
+    done = work_done(copied.drive(RECIPES, changes, train=True))
+    assert list(lines) == stages
+    assert list(done) == stages
+    for stage, line in lines.items():
+        if line.exact or stage in ("dataset_manifest", "image_embeddings", "finetuned_checkpoint", "evaluation"):
+            assert line.rows == done[stage], stage
+        else:
+            assert done[stage] * 0.8 <= line.rows, stage
+
+
+def test_an_empty_store_is_told_in_full_and_as_an_estimate(fresh):
+    lines = by_stage(estimate(fresh.context(), RECIPES, train=True))
+    done = work_done(fresh.drive(RECIPES, train=True))
+    assert list(lines) == STAGES
+    assert not any(line.exact for line in lines.values())
+    assert lines["dataset_manifest"].rows == done["dataset_manifest"] == 99
+    assert lines["dataset_manifest"].n_bytes == (fresh.directory / "rows.json").stat().st_size
+    for stage in STAGES:
+        assert 0.8 * done[stage] <= lines[stage].rows <= 1.3 * done[stage], stage
+
+
+def test_seconds_are_known_for_every_stage_that_ran_in_the_store(finished, fresh):
+    unknown = estimate(fresh.context(), RECIPES, train=True)
+    assert unknown.seconds is None
+    shutil.copytree(finished.directory / "store" / "timings", fresh.directory / "store" / "timings")
+    known = estimate(fresh.context(), RECIPES, train=True)
+    assert all(line.seconds is not None and line.seconds > 0 for line in known.lines)
+    assert known.seconds == pytest.approx(sum(line.seconds for line in known.lines))
+    other = by_stage(estimate(fresh.context({"vlm.max_tokens": 250}), RECIPES, train=True))
+    assert {stage for stage, line in other.items() if line.seconds is None} == {
+        "reference_model",
+        "losses",
+        "finetuned_checkpoint",
+        "evaluation",
+    }
+
+
+def test_new_rows_cost_their_own_images_and_few_losses(copied):
+    copied.write([*small_rows(), row(300, task="name"), row(301, task="colour")])
+    lines = by_stage(estimate(copied.context(), RECIPES, train=False))
+    done = work_done(copied.drive(RECIPES))
+    assert lines["dataset_manifest"].rows == done["dataset_manifest"] == 101
+    # Refused and text-only rows of the source count as well: an estimate does not validate.
+    assert done["image_embeddings"] == 2 <= lines["image_embeddings"].rows <= 5
+    assert not lines["image_embeddings"].exact
+    assert "reference_model" not in lines
+    assert "reference_model" not in done
+    assert lines["selected_subset"].partitions == 2
+
+
+@pytest.mark.parametrize("rows", [40, 200])
+def test_a_dataset_of_very_different_size_gets_a_new_reference_model(copied, rows):
+    copied.write(small_rows(rows))
+    line = by_stage(estimate(copied.context(), RECIPES, train=False))["reference_model"]
+    assert line.partitions == 1
+    assert line.rows == pytest.approx(0.2 * (rows + 9), abs=1)
+    assert "reference_model" in work_done(copied.drive(RECIPES))
+
+
+def test_rows_of_a_long_source_are_counted_from_its_first_part(fresh):
+    fresh.write([text_row(10_000 + i) for i in range(12_000)])
+    line = by_stage(estimate(fresh.context(), ["random"], train=False))["dataset_manifest"]
+    assert line.n_bytes > 2 << 20
+    assert line.rows == pytest.approx(12_000, rel=0.03)
+    assert not line.exact
+
+
+def test_each_recipe_costs_only_what_it_needs(fresh):
+    assert list(by_stage(estimate(fresh.context(), ["random"], train=False))) == ["dataset_manifest", "selected_subset"]
+    untrained = fresh.context({"recipes.random.train": False})
+    assert estimate(untrained, ["random"], train=True).lines == estimate(untrained, ["random"], train=False).lines
+    no_evaluation = by_stage(estimate(fresh.context({"training.evaluation": None}), ["random"], train=True))
+    assert list(no_evaluation)[-1] == "finetuned_checkpoint"
+
+
+def test_model_passes_count_both_conditions_and_every_epoch(fresh):
+    lines = by_stage(estimate(fresh.context({"training.lora.epochs": 2.5}), RECIPES, train=True))
+    assert lines["losses"].model_passes == 2 * lines["losses"].rows
+    assert lines["finetuned_checkpoint"].model_passes == round(2.5 * lines["finetuned_checkpoint"].rows)
+    assert lines["presel_scores"].model_passes == lines["selected_subset"].model_passes == 0
+
+
+def test_a_dataset_that_failed_its_checks_is_named_instead_of_counted(fresh):
+    changes = {"datasets.shapes.max_quarantine_rate": 0.01}
+    with pytest.raises(NotMaterializedError):
+        fresh.drive(["random"], changes)
+    with pytest.raises(NotMaterializedError, match="quarantine_rate"):
+        estimate(fresh.context(changes), RECIPES, train=False)
+    assert by_stage(estimate(fresh.context(), RECIPES, train=False))["dataset_manifest"].rows == 99
+
+
+def test_a_missing_source_is_an_error(fresh):
+    (fresh.directory / "rows.json").unlink()
+    with pytest.raises(DataError, match=r"rows\.json"):
+        estimate(fresh.context(), RECIPES, train=False)
+
+
+def test_an_estimate_writes_nothing_into_the_store(fresh):
+    estimate(fresh.context(), RECIPES, train=True)
+    assert not (fresh.directory / "store").exists()
+
+
+def test_text_says_what_is_estimated_and_what_is_unknown(ctx):
+    assert "everything is current" in estimate(ctx, RECIPES, train=True).to_text()
+    exact = Estimate(["a"], [Line("losses", 1, 1200, 2400, None, 30.0, True)])
+    assert "1,200" in exact.to_text()
+    assert "30.0 s" in exact.to_text()
+    assert "~" not in exact.to_text()
+    assert "unknown" not in exact.to_text()
+    rough = Estimate(["a"], [Line("losses", 1, 1200, 2400, None, None, False)])
+    assert "~1,200" in rough.to_text()
+    assert "unknown: " in rough.to_text()
+    assert rough.to_dict()["lines"][0]["rows"] == 1200
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(119, "119.0 s"), (121, "2 min"), (7100, "118 min"), (7300, "2.0 h")])
+def test_durations_are_written_in_a_fitting_unit(seconds, text):
+    assert text in Estimate(["a"], [Line("losses", 1, 1, 2, None, seconds, True)]).to_text()

@@ -117,7 +117,13 @@ _SPECS = (
             Column("image_ids", "list<string>", "Identities of the row's images, in order."),
             Column("n_turns", "int32", "Number of turns.", "turns"),
             Column("n_characters", "int64", "Length of all texts.", "characters"),
-            Column("row_json", "string", "The source row as it was first seen.", "JSON"),
+            Column("row_json", "string", "The source row as it was first seen, without its turns.", "JSON"),
+            Column(
+                "turns_key",
+                "string",
+                "Key in row_json under which the turns of `conversation` stood; NULL if row_json still holds them.",
+                nullable=True,
+            ),
         ),
     ),
     TableSpec(

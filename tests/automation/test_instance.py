@@ -239,7 +239,9 @@ def test_a_driver_with_a_used_process_id_is_another_driver() -> None:
         assert fail_runs_of_dead_drivers(instance) == [run_id]
 
 
-@pytest.mark.parametrize("driver", [driver_name(), "another.host/1/1.00", "", "nonsense"])
+@pytest.mark.parametrize(
+    "driver", [driver_name(), "another.host/1/1.00", "", "nonsense"], ids=["living", "distant", "none", "other"]
+)
 def test_runs_of_living_and_distant_drivers_are_left_alone(driver: str) -> None:
     with DagsterInstance.ephemeral() as instance:
         run_id = add_driven_run(instance, driver)

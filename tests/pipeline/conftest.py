@@ -1,6 +1,7 @@
 """A small project that is driven to the end once. Tests read it as it is, or change a copy of it."""
 
 import copy
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,12 +27,12 @@ class SmallProject:
 
     def context(self, changes: dict[str, Any] | None = None) -> Context:
         """The project with some settings replaced, by dotted key."""
-        values = copy.deepcopy(self.values)
+        values = json.loads(json.dumps(self.values))  # two settings may be the same object
         for key, value in (changes or {}).items():
             *path, last = key.split(".")
             place = values
             for name in path:
-                place = place[name]
+                place = place.setdefault(name, {})
             place[last] = value
         return Context(parse_project(yaml.safe_dump(values), base_dir=str(self.directory)))
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vsel_platform.config import DatasetSettings, ImageSettings
+from vsel_platform.samples.rows import whole_row
 from vsel_platform.tables import TABLES
 
 Row = dict[str, Any]
@@ -58,9 +59,12 @@ class MemorySink:
     def image_rows(self) -> list[Row]:
         return [row for _, images in self.shards.values() for row in images.to_pylist()]
 
-    def lookup(self, ids: list[str]) -> dict[str, str]:
-        rows = self.sample_rows
-        return {name: rows[name]["row_json"] for name in ids}
+    def source_rows(self) -> list[bytes]:
+        """Text of every accepted row, in source order, put together from what was stored."""
+        names = ("row_json", "turns_key", "conversation")
+        kept = {sample: [row[name] for name in names] for sample, row in self.sample_rows.items()}
+        rows = self.manifest_rows
+        return [row["row_json"].encode() if row["row_json"] else whole_row(*kept[row["sample_id"]]) for row in rows]
 
     def contents(self) -> tuple[object, ...]:
         """Everything that was written, for comparing two ingests."""

@@ -41,10 +41,11 @@ def test_tables_have_their_schemas_even_when_empty(make_settings: Settings) -> N
 def test_an_accepted_row_has_everything_that_later_steps_need(make_settings: Settings, make_row: Any) -> None:
     row = make_row(4, task="vqa")
     (found,) = process(make_settings([row], task=TaskSettings(column="task"))).accepted.to_pylist()
-    text = json.dumps(row, separators=(",", ":")).encode()
-    assert found["digest"] == bytes.fromhex(found["sample_id"]) + hashlib.sha256(text).digest()[:16]
-    assert found["digest"][32:] == row_digest(text)
-    assert found["row_json"].encode() == text
+    text = json.dumps({**row, "conversations": None}, separators=(",", ":")).encode()
+    key = bytes.fromhex(found["sample_id"])
+    assert found["digest"] == key + hashlib.sha256(key + text).digest()[:16]
+    assert found["digest"][32:] == row_digest(key, text)
+    assert (found["row_json"].encode(), found["turns_key"]) == (text, "conversations")
     assert found["image_ids"] == [path_identity("4.png")]
     assert (found["task_key"], found["source_id"], found["image_rows"]) == ("vqa", '"row-4"', [0])
 

@@ -34,7 +34,7 @@ def copy(source: Path) -> bytes:
     """The source written again from its rows."""
     rows = [row for batch in read_rows([str(source)]) for row in batch]
     target = source.with_name("copy" + source.suffix)
-    write_rows((row.json for row in rows if isinstance(row, SourceRow)), str(target), container_of(str(source)))
+    write_rows((row.compact for row in rows if isinstance(row, SourceRow)), str(target), container_of(str(source)))
     return target.read_bytes()
 
 

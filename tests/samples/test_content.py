@@ -18,8 +18,8 @@ def test_content_of_stored_shards_is_known_with_its_row() -> None:
     slots = [known.slot(bytes.fromhex(name)) for name in (ONE, TWO)]
     assert [known.shards[known.shard_of(slot)] for slot in slots if slot is not None] == ["a-1", "a-2"]
     assert slots[0] is not None
-    assert known.holds_row(slots[0], row_digest(b'{"id":1}'))
-    assert not known.holds_row(slots[0], row_digest(b'{"id":3}'))
+    assert known.holds_row(slots[0], row_digest(bytes.fromhex(ONE), b'{"id":1}'))
+    assert not known.holds_row(slots[0], row_digest(bytes.fromhex(ONE), b'{"id":3}'))
 
 
 def test_new_content_has_no_slot_until_it_is_added() -> None:
@@ -27,7 +27,7 @@ def test_new_content_has_no_slot_until_it_is_added() -> None:
     key = bytes.fromhex(ONE)
     assert known.slot(key) is None
     shard = known.open_shard()
-    slot = known.add(key, row_digest(b"{}"), shard)
+    slot = known.add(key, row_digest(key, b"{}"), shard)
     assert known.slot(key) == slot
     known.close_shard(shard, "named")
     assert known.shards[known.shard_of(slot)] == "named"

@@ -59,7 +59,7 @@ def test_the_result_does_not_depend_on_the_batches(make_settings: Settings, make
 def test_rows_that_wait_are_bounded(
     make_settings: Settings, make_row: Any, sink: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutting, "SHARD_BYTES", 5_000)
+    monkeypatch.setattr(cutting, "SHARD_BYTES", 4_000)
     rows = [make_row(0, extra=i) for i in range(100)] + [make_row(i) for i in range(1, 30)]
     cutter = cut(make_settings(rows), sink, batch_bytes=500)
     assert len(cutter.new_shards) > 3

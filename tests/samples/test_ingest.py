@@ -17,7 +17,6 @@ from vsel_platform.errors import DataError, QuarantineLimitError
 from vsel_platform.samples.columnar import from_json
 from vsel_platform.samples.containers import container_of
 from vsel_platform.samples.content import KnownContent
-from vsel_platform.samples.export import export_rows
 from vsel_platform.samples.ingest import IngestReport, ingest
 from vsel_platform.samples.source import source_files, source_fingerprint
 from vsel_platform.samples.writing import write_rows
@@ -208,9 +207,9 @@ def test_a_parquet_source_with_embedded_images_comes_back_whole(
     assert (report.n_distinct, report.n_duplicates, report.n_images) == (3, 3, 3)
     assert sink.blobs == {hashlib.sha256(png(i)).hexdigest(): png(i) for i in range(3)}
     assert {row["path"] for row in sink.image_rows} == {f"memory/{name}" for name in sink.blobs}
-    exported = export_rows(pa.concat_tables(sink.manifests), sink.lookup)
+    exported = sink.source_rows()
     assert [from_json(json.loads(row), sink.blobs.__getitem__) for row in exported] == rows[:6]
-    exported = export_rows(pa.concat_tables(sink.manifests), sink.lookup)
+    exported = sink.source_rows()
     write_rows(exported, str(tmp_path / "out.parquet"), container_of(str(source)), sink.blobs.__getitem__)
     assert pq.read_table(tmp_path / "out.parquet").to_pylist() == rows[:6]
     assert again(settings, next_sink, sink).n_new == 0

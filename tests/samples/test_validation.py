@@ -25,7 +25,7 @@ def check(tmp_path: Path) -> Callable[[Any], Sample | Rejected]:
 
     def run(row: Any) -> Sample | Rejected:
         value, compact = parse_row(json.dumps(row).encode(), exact=True)
-        return validate(SourceRow(5, compact, value), reader("llava"), index)
+        return validate(SourceRow(5, value, compact), reader("llava"), index)
 
     return run
 

@@ -117,7 +117,7 @@ def test_what_does_not_fit_the_table_is_named(changes, message):
 
 def test_a_null_inside_a_list_is_refused():
     rows = {"sample_id": ["a"], "conversation": ["[]"], "image_ids": [["x", None]], "n_turns": [1],
-            "n_characters": [1], "row_json": ["{}"]}  # fmt: skip
+            "n_characters": [1], "row_json": ["{}"], "turns_key": [None]}  # fmt: skip
     with pytest.raises(StorageError, match="image_ids has 1 NULL"):
         conform(TABLES["samples"], pa.table(rows))
 

@@ -106,7 +106,11 @@ def publish_content(ctx: Context, directory: Path) -> None:
     publish(ctx, "quarantine", {"dataset": "shapes"}, refused[::-1])
     name = embedding_fingerprint(ctx.project.image_encoder)
     for number, shard in enumerate(SHARDS):
-        here = [row | {"n_turns": 2, "n_characters": 9, "row_json": "{}"} for row in rows if row["shard"] == shard]
+        here = [
+            row | {"n_turns": 2, "n_characters": 9, "row_json": "{}", "turns_key": None}
+            for row in rows
+            if row["shard"] == shard
+        ]
         publish(ctx, "samples", {"shard": shard}, here)
         images = []
         for index in range(number, N_IMAGES, len(SHARDS)):

@@ -62,6 +62,7 @@ def _samples(store: Store) -> list[Pointer]:
             "n_turns": [2 for _ in numbers],
             "n_characters": [10 + n for n in numbers],
             "row_json": [json.dumps({"id": n, "task": task(n)}) for n in numbers],
+            "turns_key": pa.nulls(len(numbers), pa.string()),
         }
         made.append(store.publish("samples", {"shard": name}, pa.table(samples), run_id="run-1"))
         ids = sorted({image(n) for n in numbers})

@@ -6,7 +6,7 @@ source is taken to keep the rows that it had.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -30,7 +30,8 @@ class Line:
     """One stage: partitions, rows (images for `image_embeddings`) to compute, model passes, bytes to read, seconds.
 
     `n_bytes` are those of source files and images; None for stages that read neither, or where nothing is known.
-    `exact` is False for estimates. `seconds` are None where nothing is known.
+    `exact` is False for estimates, and behind another stage, whose output decides. `seconds` are None where nothing
+    is known.
     """
 
     stage: str
@@ -130,7 +131,8 @@ def estimate(ctx: Context, recipes: list[str], *, train: bool) -> Estimate:
         _scores(ctx, scored),
         *_recipes(ctx, named, datasets, train=train),
     ]
-    return Estimate(recipes, [line for line in lines if line is not None])
+    found = [line for line in lines if line is not None]
+    return Estimate(recipes, found[:1] + [replace(line, exact=False) for line in found[1:]])
 
 
 def _forecast(ctx: Context, name: str) -> _Forecast:
@@ -167,7 +169,7 @@ def _rows_of_source(files: list[str]) -> int:
 def _ingest(ctx: Context, changed: list[_Forecast]) -> Line | None:
     rows = sum(forecast.rows for forecast in changed)
     n_bytes = sum(forecast.n_bytes for forecast in changed)
-    return _line(ctx, "dataset_manifest", len(changed), rows, n_bytes=n_bytes, exact=not changed)
+    return _line(ctx, "dataset_manifest", len(changed), rows, n_bytes=n_bytes, exact=False)
 
 
 def _line(
@@ -180,7 +182,7 @@ def _line(
     n_bytes: int | None = None,
     model: str = "",
     units: int | None = None,
-    exact: bool,
+    exact: bool = True,
 ) -> Line | None:
     if not partitions:
         return None
@@ -205,7 +207,7 @@ def _embeddings(ctx: Context, scored: list[_Forecast]) -> Line | None:
     partitions = stale + sum(-(-f.new_rows // ctx.project.dataset(f.name).shard_rows) for f in scored)
     rows = missing + new
     size = n_bytes + new * known_bytes // n_known if n_known else None
-    return _line(ctx, "image_embeddings", partitions, rows, passes=rows, n_bytes=size, model=name, exact=not new)
+    return _line(ctx, "image_embeddings", partitions, rows, passes=rows, n_bytes=size, model=name)
 
 
 def _shards(ctx: Context, forecast: _Forecast) -> list[str]:
@@ -222,7 +224,7 @@ def _subset(ctx: Context, scored: list[_Forecast]) -> Line | None:
             pointer = ctx.store.require("reference_subset", {"dataset": forecast.name})
             forecast.reference_rows = pointer.rows
     rows = sum(forecast.rows for forecast in stale)
-    return _line(ctx, "reference_subset", len(stale), rows, exact=not any(f.changed for f in stale))
+    return _line(ctx, "reference_subset", len(stale), rows)
 
 
 def _model(ctx: Context, scored: list[_Forecast]) -> Line | None:
@@ -231,7 +233,7 @@ def _model(ctx: Context, scored: list[_Forecast]) -> Line | None:
         forecast.model_changes = _model_changes(ctx, forecast)
     stale = [forecast for forecast in scored if forecast.model_changes]
     rows = sum(forecast.reference_rows for forecast in stale)
-    return _trained(ctx, "reference_model", len(stale), rows, ctx.project.reference.lora.epochs, exact=False)
+    return _trained(ctx, "reference_model", len(stale), rows, ctx.project.reference.lora.epochs)
 
 
 def _model_changes(ctx: Context, forecast: _Forecast) -> bool:
@@ -247,29 +249,29 @@ def _model_changes(ctx: Context, forecast: _Forecast) -> bool:
     return drift > ctx.project.reference.refresh_growth
 
 
-def _trained(ctx: Context, stage: str, partitions: int, rows: int, epochs: float, *, exact: bool) -> Line | None:
+def _trained(ctx: Context, stage: str, partitions: int, rows: int, epochs: float) -> Line | None:
     passes = round(rows * epochs)
     model = vlm_fingerprint(ctx.project.vlm)
-    return _line(ctx, stage, partitions, rows, passes=passes, model=model, units=passes, exact=exact)
+    return _line(ctx, stage, partitions, rows, passes=passes, model=model, units=passes)
 
 
 def _losses(ctx: Context, scored: list[_Forecast]) -> Line | None:
-    partitions, rows, exact = 0, 0, True
+    partitions, rows = 0, 0
     for forecast in scored:
         shards = _shards(ctx, forecast)
         if forecast.model_changes:
             partitions += len(shards) or 1
-            rows, exact = rows + forecast.reference_rows, False
+            rows += forecast.reference_rows
         elif forecast.changed:
             partitions += max(1, -(-forecast.new_rows // ctx.project.dataset(forecast.name).shard_rows))
-            rows, exact = rows + round(forecast.new_rows * ctx.project.reference.fraction), False
+            rows += round(forecast.new_rows * ctx.project.reference.fraction)
         else:
             missing = [len(_missing_losses(ctx, forecast.name, shard)) for shard in shards]
             stale = [not losses.is_current(ctx, shard) for shard in shards]
             partitions, rows = partitions + sum(stale), rows + sum(missing)
     passes = CONDITIONS * rows
     model = vlm_fingerprint(ctx.project.vlm)
-    return _line(ctx, "losses", partitions, rows, passes=passes, model=model, exact=exact)
+    return _line(ctx, "losses", partitions, rows, passes=passes, model=model)
 
 
 def _missing_losses(ctx: Context, dataset: str, shard: str) -> set[str]:
@@ -284,8 +286,7 @@ def _scores(ctx: Context, scored: list[_Forecast]) -> Line | None:
             forecast.changed or forecast.model_changes or _is_stale(ctx, scores.is_current, forecast.name)
         )
     stale = [forecast for forecast in scored if forecast.scores_change]
-    exact = not any(forecast.changed for forecast in stale)
-    return _line(ctx, "presel_scores", len(stale), sum(forecast.rows for forecast in stale), exact=exact)
+    return _line(ctx, "presel_scores", len(stale), sum(forecast.rows for forecast in stale))
 
 
 def _is_stale(ctx: Context, is_current: Callable[[Context, str], bool], key: str) -> bool:
@@ -307,7 +308,7 @@ def _recipes(
         rows_of[name] = _budget_rows(ctx, name, recipe, forecast)
         if upstream or _is_stale(ctx, selection.is_current, name):
             selected[name] = rows_of[name]
-            exact = exact and not forecast.changed and recipe.budget.tokens is None
+            exact = exact and recipe.budget.tokens is None
     yield _line(ctx, "selected_subset", len(selected), sum(selected.values()), exact=exact)
     if not train:
         return
@@ -315,7 +316,7 @@ def _recipes(
         n for n, r in named.items() if r.train and (n in selected or _is_stale(ctx, training.checkpoint_is_current, n))
     ]
     rows = sum(rows_of[name] for name in trained)
-    yield _trained(ctx, "finetuned_checkpoint", len(trained), rows, ctx.project.training.lora.epochs, exact=exact)
+    yield _trained(ctx, "finetuned_checkpoint", len(trained), rows, ctx.project.training.lora.epochs)
     if ctx.project.training.evaluation is None:
         return
     judged = [

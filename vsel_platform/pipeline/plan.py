@@ -78,6 +78,12 @@ def _evaluated(ctx: Context, recipes: list[str]) -> list[str]:
     return _trained(ctx, recipes) if ctx.project.training.evaluation else []
 
 
+def _want_manifest(ctx: Context, dataset: str) -> str:
+    content = ingest.observe_source(ctx, dataset).content
+    limit = ctx.project.dataset(dataset).max_quarantine_rate
+    return fingerprint(inputs=ingest.input_fingerprint(ctx, dataset, content), limit=limit)
+
+
 def _want_model(ctx: Context, dataset: str) -> str:
     subset = ctx.store.require("reference_subset", {"dataset": dataset})
     return fingerprint(rows=subset.data_version, settings=reference.model_settings_fingerprint(ctx))
@@ -92,7 +98,7 @@ _STAGES: dict[
     str,
     tuple[Callable[[Context, list[str]], list[str]], Callable[[Context, str], bool], Callable[[Context, str], str]],
 ] = {
-    "dataset_manifest": (_datasets, ingest.is_current, lambda ctx, name: ingest.observe_source(ctx, name).content),
+    "dataset_manifest": (_datasets, ingest.is_current, _want_manifest),
     "image_embeddings": (_shards, embeddings.is_current, lambda ctx, key: embeddings.inputs(ctx, key).fingerprint),
     "reference_subset": (
         _scored,

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vsel_platform.config import RecipeSettings
-from vsel_platform.errors import ConfigError, NotMaterializedError, SelectionError
+from vsel_platform.errors import ConfigError, NotMaterializedError, SelectionError, VerificationError
 from vsel_platform.methods.presel import PreselOptions, PreselRows, presel_select
 from vsel_platform.methods.stratified_random import stratified_random
 from vsel_platform.pipeline import scores
@@ -25,7 +25,7 @@ from vsel_platform.pipeline.tokens import largest_within_tokens
 from vsel_platform.selection.manifest import ManifestRow, build_manifest, row_hash
 from vsel_platform.selection.result import SelectedRow, SelectionResult, split_rounds
 from vsel_platform.storage.catalog import publish_catalog_file
-from vsel_platform.storage.pointers import Pointer, read_version
+from vsel_platform.storage.pointers import Pointer, parse_reference, read_version
 from vsel_platform.tables import TABLES
 
 SELECTION_CODE = "selected_subset-1"
@@ -242,13 +242,21 @@ def _write_page(
 
 
 def select_again(ctx: Context, manifest: dict[str, Any]) -> list[SelectedRow]:
-    """The rows of a manifest's selection, made from the states of the store that it names."""
+    """The rows of a manifest's selection, made from the states of the store that it names.
+
+    Raises VerificationError if it names none or lacks the recipe, StorageError if a state is not in the store.
+    """
+    try:
+        recipe = RecipeSettings.model_validate(manifest["settings"])
+        references = [parse_reference(reference) for reference in manifest["inputs"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise VerificationError(f"the manifest has no recipe or no inputs to select again from: {error}") from error
     found: dict[str, Pointer] = {}
-    for reference in manifest["inputs"]:
-        key, _, version = reference.partition("@")
+    for key, version in references:
         pointer = read_version(ctx.store.files, key, version)
         found[pointer.table] = pointer
-    recipe = RecipeSettings.model_validate(manifest["settings"])
+    if "manifest" not in found:
+        raise VerificationError(f"the manifest names no state of dataset {recipe.dataset} to select again from")
     sources = Sources(found["manifest"], found.get("presel_scores"), found.get("presel_tasks"))
     return select_rows(ctx, recipe, sources).rows
 

@@ -7,6 +7,7 @@ from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.ingest import absolute_settings
 from vsel_platform.pipeline.lookup import samples_of
 from vsel_platform.samples.containers import container_of
+from vsel_platform.samples.rows import whole_row
 from vsel_platform.samples.source import source_files
 from vsel_platform.samples.writing import write_rows
 from vsel_platform.storage.pointers import Pointer
@@ -18,13 +19,14 @@ def source_rows(
     """(position, row as JSON) in source order; `positions` restricts them."""
     table = ctx.store.read(manifest, ["position", "sample_id", "shard", "row_json"])
     rows = [row for row in table.to_pylist() if positions is None or row["position"] in positions]
-    stored: dict[str, str] = {}
     wanted = {row["sample_id"] for row in rows if row["row_json"] is None}
     shards = {row["shard"] for row in rows if row["row_json"] is None}
-    content = samples_of(ctx, shards, wanted, ["sample_id", "row_json"])
-    stored.update(zip(content["sample_id"].to_pylist(), content["row_json"].to_pylist(), strict=True))
+    content = samples_of(ctx, shards, wanted, ["sample_id", "row_json", "turns_key", "conversation"])
+    columns = (content[name].to_pylist() for name in ("sample_id", "row_json", "turns_key", "conversation"))
+    stored = {sample: kept for sample, *kept in zip(*columns, strict=True)}
     for row in sorted(rows, key=lambda row: row["position"]):
-        yield row["position"], (row["row_json"] or stored[row["sample_id"]]).encode()
+        own = row["row_json"]
+        yield row["position"], whole_row(*stored[row["sample_id"]]) if own is None else own.encode()
 
 
 def write_source_format(ctx: Context, dataset: str, rows: Iterable[bytes], stem: Path) -> str:

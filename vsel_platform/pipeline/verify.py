@@ -27,7 +27,7 @@ def verify_file(manifest: Path, data: Path) -> Verification:
         for batch in read_rows([str(data)]):
             for row in batch:
                 # A row that cannot be read matches nothing, which is what the comparison has to say.
-                yield row.json if isinstance(row, SourceRow) else b"null"
+                yield row.compact if isinstance(row, SourceRow) else b"null"
 
     if not data.is_file():
         raise VerificationError(f"no training file at {data}")

@@ -93,9 +93,9 @@ class BatchProcessor:
                     found.blobs[image.image_id] = image.data
 
 
-def row_digest(row_json: bytes) -> bytes:
-    """Hash of a row's compact JSON text: the first 16 bytes of its sha256."""
-    return hashlib.sha256(row_json).digest()[:ROW_DIGEST_BYTES]
+def row_digest(key: bytes, row_json: bytes) -> bytes:
+    """Hash of a row: the first 16 bytes of the sha256 of its sample's identity (32 bytes) and its text as kept."""
+    return hashlib.sha256(key + row_json).digest()[:ROW_DIGEST_BYTES]
 
 
 def accepted_schema() -> Any:
@@ -125,14 +125,20 @@ def _tables(found: _Found) -> Processed:
         "n_turns": numbers([s.n_turns for s in samples], "int32"),
         "n_characters": numbers([s.n_characters for s in samples], "int64"),
         "row_json": strings([s.row_json for s in samples]),
+        "turns_key": strings([None if s.turns_key is None else s.turns_key.encode() for s in samples]),
         "position": numbers([s.position for s in samples], "int64"),
-        "digest": digests([bytes.fromhex(s.sample_id) + row_digest(s.row_json) for s in samples], DIGEST_BYTES),
+        "digest": digests([_digest(s) for s in samples], DIGEST_BYTES),
         "image_rows": number_lists(image_rows),
         "task_key": strings(found.tasks),
         "source_id": strings([s.source_id for s in samples]),
     }
     accepted = record_batch(accepted_schema(), columns)
     return Processed(accepted, _records("quarantine", found.rejected), _records("images", records), found.blobs)
+
+
+def _digest(sample: Sample) -> bytes:
+    key = bytes.fromhex(sample.sample_id)
+    return key + row_digest(key, sample.row_json)
 
 
 def _distinct_images(samples: list[Sample]) -> tuple[list[ImageRecord], list[list[int]]]:

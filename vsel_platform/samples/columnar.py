@@ -85,7 +85,7 @@ def to_row(position: int, value: dict[str, Any] | None) -> SourceRow | Rejected:
         if depth(value) > MAX_DEPTH:
             raise RefusedRow(Reason.NESTING_TOO_DEEP, f"deeper than {MAX_DEPTH} levels")
         parsed = {key: _with_images(item) for key, item in value.items()}
-        return SourceRow(position, orjson.dumps({k: to_json(v) for k, v in parsed.items()}), parsed)
+        return SourceRow(position, parsed, orjson.dumps({k: to_json(v) for k, v in parsed.items()}))
     except RefusedRow as error:
         return reject(position, error.reason, error.detail, None)
 

@@ -33,7 +33,7 @@ class KnownContent:
             for sample_id, row in zip(ids, rows, strict=True):
                 key = bytes.fromhex(sample_id)
                 if key not in known._slots:
-                    known.add(key, row_digest(row.encode()), number)
+                    known.add(key, row_digest(key, row.encode()), number)
         return known
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ from vsel_platform.identity import hash_ids
 from vsel_platform.samples.arrow import booleans, fixed_values, lengths, list_values, numbers, record_batch, strings
 from vsel_platform.samples.batches import DIGEST_BYTES, SAMPLE_KEY_BYTES, Processed
 from vsel_platform.samples.content import KnownContent
+from vsel_platform.samples.rows import whole_row
 from vsel_platform.samples.sample import QUOTED_CHARACTERS, Reason
 from vsel_platform.tables import TABLES
 
@@ -54,8 +55,8 @@ class _BatchView:
         self.digests = fixed_values(rows["digest"], DIGEST_BYTES)
         self.image_rows = list_values(rows["image_rows"])
         self.image_ids = [name.decode() for name in fixed_values(batch.images["image_id"], IMAGE_ID_LENGTH)]
-        self.row_bytes = lengths(rows["row_json"])
-        self.conversation_bytes = lengths(rows["conversation"])
+        texts = zip(lengths(rows["row_json"]), lengths(rows["conversation"]), strict=True)
+        self.row_bytes = [row + conversation for row, conversation in texts]
 
 
 class ShardCutter:
@@ -118,7 +119,7 @@ class ShardCutter:
                 self._seen_slots.append(0)
                 new.append(index)
                 self._open_rows += 1
-                self._open_bytes += view.conversation_bytes[index] + view.row_bytes[index]
+                self._open_bytes += view.row_bytes[index]
             own_json = not known.holds_row(slot, row)
             decisions.kept.append(index)
             decisions.shards.append(known.shard_of(slot))
@@ -194,8 +195,8 @@ class ShardCutter:
         keys = rows["task_key"].dictionary_encode()
         tasks = strings([self._task_name(key).encode() for key in keys.dictionary.to_pylist()])
         if any(decisions.own_json):
-            own = [k if is_own else None for k, is_own in zip(decisions.kept, decisions.own_json, strict=True)]
-            row_json = batch.accepted["row_json"].take(numbers(own, "int64"))
+            pairs = zip(decisions.kept, decisions.own_json, strict=True)
+            row_json = strings([_whole_row(batch, index) if is_own else None for index, is_own in pairs])
         else:
             row_json = pa.nulls(len(decisions.kept), pa.string())
         return {
@@ -219,19 +220,26 @@ class ShardCutter:
 
     def _quarantine(self, batch: Processed, repeated: list[int]) -> None:
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         batches = [batch.rejected]
         if repeated:
-            rows = batch.accepted.select(["position", "row_json"]).take(numbers(repeated, "int64"))
+            texts = [_whole_row(batch, index).decode()[:QUOTED_CHARACTERS].encode() for index in repeated]
             columns = {
-                "position": rows["position"],
+                "position": batch.accepted["position"].take(numbers(repeated, "int64")),
                 "reason": strings([Reason.DUPLICATE_ROW.encode()] * len(repeated)),
                 "detail": strings([REPEATED] * len(repeated)),
-                "row_json": pc.utf8_slice_codeunits(rows["row_json"], 0, QUOTED_CHARACTERS),
+                "row_json": strings(texts),
             }
             batches.append(record_batch(TABLES["quarantine"].arrow_schema(), columns))
         refused = pa.Table.from_batches(batches)
         if refused.num_rows:
             self.totals.rejected.update(refused["reason"].to_pylist())
             self._sink.quarantine(refused.sort_by("position"))
+
+
+def _whole_row(batch: Processed, index: int) -> bytes:
+    """Text of the accepted row `index`, turns included."""
+    row_json, turns_key, conversation = (
+        batch.accepted[name][index].as_py() for name in ("row_json", "turns_key", "conversation")
+    )
+    return whole_row(row_json, turns_key, conversation)

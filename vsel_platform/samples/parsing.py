@@ -13,8 +13,8 @@ MAX_DEPTH = 64
 LONG_NUMBER = re.compile(rb"[\s:,\[\-]\d{19}")
 
 
-def parse_row(raw: bytes, *, exact: bool = False, shallow: bool = False) -> tuple[Any, bytes]:
-    """Value and compact JSON text of one row.
+def parse_row(raw: bytes, *, exact: bool = False, shallow: bool = False) -> tuple[Any, bytes | None]:
+    """Value of one row, and its compact JSON text if orjson might not write it from the value (else None).
 
     `exact` parses integers of more than 64 bits as integers; orjson, which reads nearly all rows, makes
     floats of them, so the reader asks for `exact` where a row holds such a number. `shallow` says that the depth
@@ -28,7 +28,7 @@ def parse_row(raw: bytes, *, exact: bool = False, shallow: bool = False) -> tupl
             return _parse_forgiving(raw)
         if not shallow:
             _check_depth(raw, value)
-        return value, orjson.dumps(value)
+        return value, None
     return _parse_forgiving(raw)
 
 

@@ -106,4 +106,4 @@ def parse_batch(batch: RawBatch | ValueBatch) -> Iterator[SourceRow | Rejected]:
         except RefusedRow as error:
             yield reject(position, error.reason, error.detail, raw)
         else:
-            yield SourceRow(position, compact, value)
+            yield SourceRow(position, value, compact)

@@ -88,11 +88,19 @@ class Turn(NamedTuple):
 
 
 class SourceRow(NamedTuple):
-    """One row as the source has it: 0-based position over all files, compact JSON text, parsed value."""
+    """One row as the source has it: 0-based position over all files, parsed value.
+
+    `json` is the compact JSON text where `value` alone does not say it (long integers, embedded images), else None.
+    """
 
     position: int
-    json: bytes
     value: Any
+    json: bytes | None = None
+
+    @property
+    def compact(self) -> bytes:
+        """Compact JSON text of the row."""
+        return orjson.dumps(self.value) if self.json is None else self.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +116,14 @@ ImageReference = str | EmbeddedImage
 
 
 class Conversation(NamedTuple):
-    """What a format's reader gives back: `(role, text)` turns and image references, in order."""
+    """What a format's reader gives back: `(role, text)` turns and image references, in order.
+
+    `turns_key` is the row's key of the turns if they say all that stands there (see `rows`), else None.
+    """
 
     turns: list[tuple[str, str]]
     images: list[ImageReference]
+    turns_key: str | None = None
 
 
 class ImageRecord(NamedTuple):
@@ -127,7 +139,10 @@ class ImageRecord(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """An accepted row: identity, canonical conversation (JSON, NFC), images, and the row itself."""
+    """An accepted row: identity, canonical conversation (JSON, NFC), images, and the row itself.
+
+    `row_json` is the row's compact text, with null for its turns if `turns_key` names their key (see `rows`).
+    """
 
     position: int
     sample_id: str
@@ -137,6 +152,7 @@ class Sample(NamedTuple):
     images: tuple[ImageRecord, ...]
     source_id: bytes | None
     row_json: bytes
+    turns_key: str | None = None
 
     @property
     def turns(self) -> tuple[Turn, ...]:

@@ -8,6 +8,7 @@ import orjson
 from vsel_platform.identity import normalise_text
 from vsel_platform.samples.formats import Format
 from vsel_platform.samples.images import ImageIndex
+from vsel_platform.samples.rows import without_turns
 from vsel_platform.samples.sample import (
     Conversation,
     ImageRecord,
@@ -43,7 +44,7 @@ def read_row(row: SourceRow, format: Format) -> Conversation | Rejected:
         _check_roles(conversation.turns)
         return conversation
     except RefusedRow as refused:
-        return reject(row.position, refused.reason, refused.detail, row.json)
+        return reject(row.position, refused.reason, refused.detail, row.compact)
 
 
 def identify(row: SourceRow, conversation: Conversation, images: ImageIndex) -> Sample | Rejected:
@@ -52,13 +53,16 @@ def identify(row: SourceRow, conversation: Conversation, images: ImageIndex) -> 
     The identity is `identity.sample_id`, made from the same JSON text that is stored as the conversation.
     """
     try:
-        turns = conversation.turns
-        if not row.json.isascii():
-            turns = [(role, normalise_text(text)) for role, text in turns]
+        turns, turns_key = conversation.turns, conversation.turns_key
         text = orjson.dumps(turns)
+        if not text.isascii():
+            turns = [(role, normalise_text(text)) for role, text in turns]
+            if turns != conversation.turns:
+                text, turns_key = orjson.dumps(turns), None
         _check_tags(text.count(IMAGE_TAG), len(conversation.images))
         records = tuple(map(images.get, conversation.images))
         source_id = row.value.get("id")
+        row_json, turns_key = _row_text(row, turns_key)
         return Sample(
             row.position,
             _identity(text, records),
@@ -67,10 +71,20 @@ def identify(row: SourceRow, conversation: Conversation, images: ImageIndex) -> 
             len("".join([item for _, item in turns])),
             records,
             None if source_id is None else _id_json(source_id),
-            row.json,
+            row_json,
+            turns_key,
         )
     except RefusedRow as refused:
-        return reject(row.position, refused.reason, refused.detail, row.json)
+        return reject(row.position, refused.reason, refused.detail, row.compact)
+
+
+def _row_text(row: SourceRow, turns_key: str | None) -> tuple[bytes, str | None]:
+    """The row's text as it is kept, and the key of the turns that were left out of it."""
+    if row.json is not None:
+        return row.json, None
+    if turns_key is None:
+        return orjson.dumps(row.value), None
+    return without_turns(row.value, turns_key), turns_key
 
 
 def _identity(conversation: bytes, images: tuple[ImageRecord, ...]) -> str:

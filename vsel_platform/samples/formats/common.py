@@ -34,6 +34,11 @@ def read_turns(
         raise _fault(given, key, role_key, text_key, roles) from None
 
 
+def plain_key(row: Mapping[str, Any], key: str, role_key: str, text_key: str) -> str | None:
+    """`key` if every turn under it is an object of a role and a text, in this order, and nothing else."""
+    return key if {*map(tuple, row[key])} == {(role_key, text_key)} else None
+
+
 def _fault(turns: list[Any], key: str, role_key: str, text_key: str, roles: Mapping[str, str]) -> RefusedRow:
     """What is wrong with the first turn that cannot be read."""
     for number, turn in enumerate(turns):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vsel_platform.samples.formats.common import LLAVA_ROLES, read_images, read_turns
+from vsel_platform.samples.formats.common import LLAVA_ROLES, plain_key, read_images, read_turns
 from vsel_platform.samples.sample import Conversation
 
 
@@ -12,4 +12,5 @@ def read(row: Mapping[str, Any]) -> Conversation:
     return Conversation(
         read_turns(row, "conversations", "from", "value", LLAVA_ROLES),
         read_images(row),
+        plain_key(row, "conversations", "from", "value"),
     )

@@ -170,3 +170,7 @@ def test_a_writer_that_never_wins_gives_up(tmp_path, monkeypatch):
     monkeypatch.setattr(pointers.time, "sleep", lambda _: None)
     with pytest.raises(ConflictError, match="3 times"):
         swap_pointer(AlwaysSecond(str(tmp_path)), make(1), attempts=3)
+
+
+def test_a_partition_has_one_key_whatever_the_order_of_its_names():
+    assert partition_key("t", {"b": "1", "a": "2"}) == partition_key("t", {"a": "2", "b": "1"}) == "t/a=2/b=1"

@@ -14,6 +14,7 @@ from vsel_platform.storage import parquet
 from vsel_platform.storage.files import TEMPORARY_PREFIX
 from vsel_platform.storage.pointers import as_of, history, read_version
 from vsel_platform.storage.store import Store, artifact_name
+from vsel_platform.tables import TABLES
 
 SUPPORT = Path(__file__).parents[1] / "support"
 # The children neither use Lance nor S3, whose threads a fork would leave behind.
@@ -331,3 +332,12 @@ def test_two_processes_on_one_s3_partition_lose_nothing(s3_root):
     results = wait_for(*[run_writer(s3_root, writer, 5) for writer in "ab"])
     assert [code for code, _ in results] == [0, 0], results
     check_chain(s3_root, {f"{w}{n}" for w in "ab" for n in range(5)})
+
+
+@pytest.mark.parametrize("name", [name for name, spec in TABLES.items() if len(spec.partition_by) > 1])
+def test_what_was_published_under_several_names_is_found_and_named_alike(tmp_path, name):
+    store = Store(str(tmp_path))
+    partition = {key: f"{key}-1" for key in TABLES[name].partition_by}
+    published = store.publish(name, partition, TABLES[name].arrow_schema().empty_table())
+    assert store.require(name, partition) == published == next(store.pointers(name))
+    assert store.publish(name, partition, TABLES[name].arrow_schema().empty_table()).version == published.version

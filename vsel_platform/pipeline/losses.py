@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,9 @@ from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.signals.failures import failures_table
 from vsel_platform.tables import TABLES
+
+if TYPE_CHECKING:
+    from vsel_platform.signals.losses import LossValue
 
 
 def datasets_of(ctx: Context, shard: str) -> list[str]:
@@ -91,10 +95,9 @@ def _run_dataset(ctx: Context, dataset: str, shard: str) -> StageResult:
     finished = log.load()
     if finished is not None:
         parts.append(finished.select(names))
-    known = {i for part in parts for i in part["sample_id"].to_pylist()} & set(ids)
-    failures = _compute(ctx, dataset, [i for i in ids if i not in known], log)
-    fresh = log.load()
-    table = _merge([*parts, *([fresh.select(names)] if fresh is not None else [])], ids)
+    known = _scored(parts) & set(ids)
+    computed, failures = _compute(ctx, dataset, [i for i in ids if i not in known], log)
+    table = _merge([*computed, *parts], ids)
     failed = failures_table(failures)
     ctx.store.publish("signal_failures", {"signal": "losses", **key}, failed, run_id=ctx.run_id)
     pointer = publish_checked(
@@ -121,8 +124,15 @@ def _run_dataset(ctx: Context, dataset: str, shard: str) -> StageResult:
     )
 
 
+def _scored(parts: list[pa.Table]) -> set[str]:
+    """Rows that have all their losses. A row that failed is tried again, so that its reason is known each time."""
+    tried = {i for part in parts for i in part["sample_id"].to_pylist()}
+    failed = {i for part in parts for i in part.filter(pc.is_null(part["loss_sum"]))["sample_id"].to_pylist()}
+    return tried - failed
+
+
 def _merge(parts: list[pa.Table], ids: list[str]) -> pa.Table:
-    """One row per (sample, condition) of the wanted ids, sorted; the first stored value of a key counts."""
+    """One row per (sample, condition) of the wanted ids, sorted; the first value of a key counts."""
     schema = TABLES["losses"].arrow_schema()
     rows: dict[tuple[str, str], dict[str, object]] = {}
     wanted = set(ids)
@@ -133,14 +143,17 @@ def _merge(parts: list[pa.Table], ids: list[str]) -> pa.Table:
     return pa.Table.from_pylist([rows[key] for key in sorted(rows)], schema=schema)
 
 
-def _compute(ctx: Context, dataset: str, ids: list[str], log: PartLog) -> list[tuple[str, str, str]]:
-    """Losses of the given rows go to `log` batch by batch; returns (sample_id, reason, detail) of failures."""
+def _compute(
+    ctx: Context, dataset: str, ids: list[str], log: PartLog
+) -> tuple[list[pa.Table], list[tuple[str, str, str]]]:
+    """Losses of the given rows, and (sample_id, reason, detail) of failures; each batch goes to `log` as well."""
     if not ids:
-        return []
+        return [], []
     from vsel_platform.models.llava import load_vlm
     from vsel_platform.pipeline.artifacts import fetched
     from vsel_platform.signals.losses import answer_losses
 
+    computed: list[pa.Table] = []
     failures: list[tuple[str, str, str]] = []
     model = ctx.store.require("reference_model", {"dataset": dataset})
     with fetched(ctx, model) as adapter:
@@ -150,25 +163,26 @@ def _compute(ctx: Context, dataset: str, ids: list[str], log: PartLog) -> list[t
         done = 0
         for batch in answer_losses(vlm, rows, image_provider(ctx), batch_tokens=ctx.project.vlm.batch_tokens):
             values = batch.values
-            log.save(
-                pa.Table.from_pylist(
-                    [
-                        {
-                            "sample_id": v.sample_id,
-                            "condition": v.condition,
-                            "loss_sum": _finite(v.loss_sum),
-                            "loss_mean": _finite(v.loss_mean),
-                            "n_tokens": v.n_tokens,
-                        }
-                        for v in values
-                    ],
-                    schema=TABLES["losses"].arrow_schema(),
-                )
-            )
+            computed.append(_table(values))
+            log.save(computed[-1])
             failures += [(f.content_id, f.reason, f.detail) for f in batch.failures]
             done += len({v.sample_id for v in values})
             ctx.progress("rows scored", done, len(rows))
-    return failures
+    return computed, failures
+
+
+def _table(values: "list[LossValue]") -> pa.Table:
+    records = [
+        {
+            "sample_id": v.sample_id,
+            "condition": v.condition,
+            "loss_sum": _finite(v.loss_sum),
+            "loss_mean": _finite(v.loss_mean),
+            "n_tokens": v.n_tokens,
+        }
+        for v in values
+    ]
+    return pa.Table.from_pylist(records, schema=TABLES["losses"].arrow_schema())
 
 
 def _finite(value: float | None) -> float | None:

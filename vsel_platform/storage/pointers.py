@@ -74,11 +74,11 @@ def pointer_from_bytes(data: bytes) -> Pointer:
 
 
 def partition_key(table: str, partition: dict[str, str]) -> str:
-    """`table/a=1/b=2` in the order of `partition`."""
+    """`table/a=1/b=2`, sorted by name: the same whatever the order of `partition` (in JSON it is sorted)."""
     for name, value in partition.items():
         if value in (".", "..") or not _VALUE.fullmatch(value):
             raise StorageError(f"table {table}: partition {name}={value!r} is not a file name")
-    return "/".join([table, *(f"{name}={value}" for name, value in partition.items())])
+    return "/".join([table, *(f"{name}={value}" for name, value in sorted(partition.items()))])
 
 
 def parse_reference(reference: str) -> tuple[str, str]:

@@ -1,12 +1,15 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vsel_platform.errors import NotMaterializedError, StorageError
+from vsel_platform.storage import vectors
 from vsel_platform.storage.vectors import VectorStore, lance_options, table_name
 
 SIGNAL, PRINT = "image_embeddings", "f0"
@@ -200,3 +203,40 @@ def test_the_endpoint_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     assert lance_options() == {"region": "eu-west-1", "endpoint": "https://s3.example", "allow_http": "false"}
+
+
+def claim(store: VectorStore, age_s: float) -> None:
+    name = table_name(SIGNAL, PRINT)
+    store.files.write(f"vectors/{name}.claim", repr(time.time() - age_s).encode())
+
+
+def test_a_writer_waits_for_the_one_that_creates_the_table_and_overwrites_nothing(tmp_path):
+    store, owner = VectorStore(str(tmp_path)), VectorStore(str(tmp_path))
+    claim(store, 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.replace_shard, SIGNAL, PRINT, "b", ["b"], matrix(1))
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        claim(store, vectors.CLAIM_S + 1)
+        owner.replace_shard(SIGNAL, PRINT, "a", ["a"], matrix(1))
+        waiting.result(30)
+    assert store.read(SIGNAL, PRINT, None)[0] == ["a", "b"]
+
+
+def test_the_claim_of_a_killed_writer_is_taken_over(tmp_path):
+    store = VectorStore(str(tmp_path))
+    claim(store, vectors.CLAIM_S + 1)
+    store.replace_shard(SIGNAL, PRINT, "a", ["a"], matrix(1))
+    assert store.tables() == [table_name(SIGNAL, PRINT)]
+
+
+def test_writers_that_meet_at_a_new_table_lose_nothing(tmp_path):
+    stores = [VectorStore(str(tmp_path)) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        done = [
+            pool.submit(store.replace_shard, SIGNAL, PRINT, f"s{n}", [f"id{n}"], matrix(1, start=n))
+            for n, store in enumerate(stores)
+        ]
+        for one in done:
+            one.result(60)
+    assert stores[0].read(SIGNAL, PRINT, None)[0] == [f"id{n}" for n in range(8)]

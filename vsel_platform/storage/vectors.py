@@ -1,6 +1,7 @@
 """Embeddings in LanceDB: one table per signal and encoder fingerprint, written one shard at a time."""
 
 import os
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vsel_platform.errors import NotMaterializedError, StorageError
+from vsel_platform.errors import ConflictError, NotMaterializedError, StorageError
 from vsel_platform.storage.files import FileStore
 
 VECTOR_SIGNALS = {
@@ -18,6 +19,9 @@ VECTOR_SIGNALS = {
 FOLDER = "vectors"
 ROWS_PER_FRAGMENT = 100_000
 COMPACT_ATTEMPTS = 5
+# A writer that holds the claim to create a table does so within this time, or was killed.
+CLAIM_S = 60.0
+WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +171,32 @@ class VectorStore:
         import lancedb
 
         db = lancedb.connect(self._uri(None), storage_options=self._options())
-        if not self._exists(name):
-            try:
+        while not self._exists(name):
+            if self._may_create(name):
                 db.create_table(name, schema=_schema(dimension, dtype))
-            except (ValueError, OSError):
-                if not self._exists(name):  # else another writer has just made it
-                    raise
+            else:
+                time.sleep(WAIT_S)
         table = db.open_table(name)
         stored = table.schema.field("vector").type.list_size
         if stored != dimension:
             raise StorageError(f"{name} holds vectors of {stored} values, got {dimension}")
         return table
+
+    def _may_create(self, name: str) -> bool:
+        """Whether this writer has the claim to create a table.
+
+        Of two that create it at once LanceDB lets the second overwrite what the first has written already. A claim
+        whose owner has not made the table in time is taken over: the owner was killed.
+        """
+        path = f"{FOLDER}/{name}.claim"
+        found = self.files.read_versioned(path)
+        if found is not None and time.time() - float(found[0]) < CLAIM_S:
+            return False
+        try:
+            self.files.swap(path, repr(time.time()).encode(), found[1] if found else None)
+        except ConflictError:
+            return False
+        return not self._exists(name)
 
     def _uri(self, name: str | None) -> str:
         base = self.files.path(FOLDER) if self.files.is_local else self.files.url(FOLDER)

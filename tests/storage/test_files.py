@@ -198,3 +198,12 @@ def test_an_unreachable_endpoint_is_a_storage_error(s3_server, monkeypatch):
             FileStore("s3://bucket/x").read("a")
     finally:
         S3FileSystem.clear_instance_cache()
+
+
+def test_a_folder_that_fills_while_it_is_listed_is_no_file(s3_root, monkeypatch):
+    files = FileStore(s3_root)
+    folder = files.path("work/a")
+    monkeypatch.setattr(
+        files.fs, "find", lambda path, detail: {folder: {"name": folder, "type": "directory", "size": 0}}
+    )
+    assert list(files.list("work/a")) == []

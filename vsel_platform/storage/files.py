@@ -105,6 +105,7 @@ class FileStore:
             found = [
                 FileEntry(path[len(self.root) + 1 :], int(info["size"] or 0), info["LastModified"].timestamp())
                 for path, info in listing.items()
+                if info["type"] == "file"  # a folder whose first file came while it was listed stands for itself
             ]
         return sorted(found, key=lambda entry: entry.path)
 

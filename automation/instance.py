@@ -1,6 +1,7 @@
 """Prepares DAGSTER_HOME: `python -m automation.instance` puts the instance settings there and prints its path."""
 
 import argparse
+import fcntl
 import os
 import socket
 import sys
@@ -70,6 +71,26 @@ def prepare_home(root: Path, home: Path) -> Path:
     return home
 
 
+def initialise(home: Path) -> None:
+    """Create the SQLite files of a new home, one process at a time.
+
+    Services that start together would create them together, and Dagster's migrations do not survive that.
+    PostgreSQL is left to the services, which may start before it answers.
+    """
+    if any(os.environ.get(name) for name in POSTGRES_VARIABLES):
+        return
+    with (home / ".initialise.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = home / ".initialised"
+        if not done.exists():
+            from dagster import DagsterInstance
+
+            with DagsterInstance.from_config(str(home)) as instance:
+                instance.get_runs_count()
+                instance.get_dynamic_partitions("shards")
+            done.touch()
+
+
 def fail_orphaned_runs(instance: "DagsterInstance") -> list[str]:
     """Mark the runs as failed that died together with their code server; returns their ids.
 
@@ -135,6 +156,7 @@ def main(arguments: list[str]) -> int:
     home = Path(os.environ.get("DAGSTER_HOME") or ROOT / ".dagster")
     try:
         print(prepare_home(ROOT, home))
+        initialise(home)
     except VselError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

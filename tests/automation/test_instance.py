@@ -260,3 +260,17 @@ def test_the_module_ends_orphaned_runs_when_asked(
         assert main(["--fail-orphaned-runs"]) == 0
         assert status_of(instance, run_id) == DagsterRunStatus.FAILURE
     assert run_id in capsys.readouterr().err
+
+
+def test_processes_that_start_together_on_a_new_home_all_come_up(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    code = "from dagster import DagsterInstance; DagsterInstance.get().get_runs_count()"
+    script = f'"{sys.executable}" -m automation.instance && "{sys.executable}" -W ignore -c "{code}"'
+    values = os.environ | {"DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    started = [
+        subprocess.Popen(["sh", "-c", script], cwd=ROOT, env=values, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(4)
+    ]
+    for process in started:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output.decode()[-2000:]

@@ -114,13 +114,13 @@ class ShardCutter:
                 continue
             self._seen_rows.add(row)
             slot = known.slot(key)
+            own_json = slot is not None and not known.holds_row(slot, row)
             if slot is None:
                 slot = known.add(key, row, self._open)
                 self._seen_slots.append(0)
                 new.append(index)
                 self._open_rows += 1
                 self._open_bytes += view.row_bytes[index]
-            own_json = not known.holds_row(slot, row)
             decisions.kept.append(index)
             decisions.shards.append(known.shard_of(slot))
             decisions.duplicate.append(bool(self._seen_slots[slot]))

@@ -56,12 +56,18 @@ def changed_sources(
             continue
         seen[name] = cheap
         if not ingest.is_current(ctx, name):
-            content = ingest.observe_source(ctx, name).content
             requested += 1
-            yield dg.RunRequest(run_key=f"{name}-{content}", partition_key=name)
+            yield dg.RunRequest(run_key=_run_key(ctx, name), partition_key=name)
     context.update_cursor(orjson.dumps(seen).decode())
     if not requested:
         yield dg.SkipReason("no source file changed")
+
+
+def _run_key(ctx: Context, dataset: str) -> str:
+    """One request per change: a source that returns to an earlier content changed from another manifest."""
+    manifest = ctx.store.pointer("manifest", {"dataset": dataset})
+    content = ingest.observe_source(ctx, dataset).content
+    return f"{dataset}-{content}-after-{manifest.version if manifest else 'nothing'}"
 
 
 @dg.sensor(

@@ -69,6 +69,22 @@ def test_change_after_success_is_seen_by_both_sensors(deployment):
         assert requests
 
 
+def test_source_that_returns_to_an_earlier_content_is_a_change_of_its_own(deployment):
+    directory, _, sensors, run = deployment
+    first, second = [*small_rows(), row(710)], [*small_rows(), row(711)]
+    keys, cursor = [], None
+    with dg.DagsterInstance.ephemeral() as instance:
+        for rows in (first, second, first):
+            write_rows(directory, rows)
+            requests, _, context = evaluate(sensors.changed_sources, instance, deployment, cursor=cursor)
+            repeated, _, _ = evaluate(sensors.changed_sources, instance, deployment, cursor=cursor)
+            assert [r.run_key for r in repeated] == [r.run_key for r in requests], "an unsaved cursor asks once"
+            keys += [r.run_key for r in requests]
+            cursor = context.cursor
+            run.drive(instance, ["random"], train=False, log=lambda _: None)
+    assert len(keys) == len(set(keys)) == 3, "Dagster drops a request whose run key it has seen"
+
+
 def test_running_and_failing_targets_are_left_alone(deployment):
     directory, defs, sensors, _ = deployment
     write_rows(directory, [*small_rows(), row(800)])

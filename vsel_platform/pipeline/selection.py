@@ -28,7 +28,7 @@ from vsel_platform.storage.catalog import publish_catalog_file
 from vsel_platform.storage.pointers import Pointer, parse_reference, read_version
 from vsel_platform.tables import TABLES
 
-SELECTION_CODE = "selected_subset-1"
+SELECTION_CODE = "selected_subset-2"
 METHODS = ("presel", "random")
 
 

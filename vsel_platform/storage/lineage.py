@@ -3,7 +3,7 @@
 from typing import Any
 
 from vsel_platform.errors import StorageError
-from vsel_platform.storage.pointers import Pointer, read_pointer, read_version
+from vsel_platform.storage.pointers import Pointer, parse_reference, read_pointer, read_version
 from vsel_platform.storage.store import Store
 
 
@@ -13,20 +13,20 @@ def trace(store: Store, name: str, *, depth: int = 10) -> dict[str, Any]:
     Each node: name, version, created_at, run_id, rows, data_version, code_version, inputs (nodes).
     Raises StorageError if nothing is published under the name.
     """
-    key, _, version = name.partition("@")
-    pointer = read_version(store.files, key, version) if version else read_pointer(store.files, key)
+    pointer = read_pointer(store.files, name)
+    if pointer is None and "@" in name:
+        pointer = read_version(store.files, *parse_reference(name))
     if pointer is None:
-        known = sorted({p.key for p in store.pointers(key.partition("/")[0])})
-        raise StorageError(f"nothing is published as {key}; known: {', '.join(known) or 'none'}")
+        known = sorted({p.key for p in store.pointers(name.partition("/")[0])})
+        raise StorageError(f"nothing is published as {name}; known: {', '.join(known) or 'none'}")
     return _node(store, pointer, depth)
 
 
 def _node(store: Store, pointer: Pointer, depth: int) -> dict[str, Any]:
     inputs = []
     for reference in pointer.inputs if depth > 0 else []:
-        key, _, version = reference.partition("@")
         try:
-            inputs.append(_node(store, read_version(store.files, key, version), depth - 1))
+            inputs.append(_node(store, read_version(store.files, *parse_reference(reference)), depth - 1))
         except StorageError:
             inputs.append({"name": reference, "missing": True, "inputs": []})
     return {

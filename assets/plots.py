@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets import reporting
 from vsel_platform.pipeline.context import Context
+from vsel_platform.storage.pointers import parse_reference, read_version
 
 Metadata = dict[str, dg.MetadataValue]
 
@@ -80,6 +81,37 @@ def losses(ctx: Context, shard: str) -> Metadata:
     )
 
 
+def base_losses(ctx: Context, shard: str) -> Metadata:
+    """What the image adds to the answers of a shard's rows."""
+    from vsel_platform.reports import data, plots
+
+    histogram = plots.histogram(
+        data.visual_gain_of_shard(ctx, shard),
+        title=f"What the image adds to the answers of shard {shard}",
+        xlabel="answer loss without the image, minus with it [nat/token]",
+        line=(0.0, "0: the image does not help"),
+    )
+    return _plots({"visual gain": histogram})
+
+
+def method_scores(ctx: Context, references: list[str]) -> Metadata:
+    """Distribution of the scores, and the images at its two ends, for every variant that was published."""
+    from vsel_platform.reports import data, plots
+    from vsel_platform.reports.pictures import score_sheet
+
+    metadata: Metadata = {}
+    for reference in references:
+        scores = read_version(ctx.store.files, *parse_reference(reference))
+        score, variant = scores.partition["score"], scores.partition["variant"]
+        suffix = "" if variant == "default" else f" ({variant})"
+        values, _ = data.column_values(ctx, scores, "value")
+        title = f"Scores of the rows of {scores.partition['dataset']}: {score}{suffix}"
+        histogram = plots.histogram(values, title=title, xlabel=f"{score} score, higher is more valuable")
+        sheet = score_sheet(ctx, scores, score)
+        metadata |= _plots({f"{score}{suffix}": histogram, f"highest and lowest{suffix}": sheet})
+    return metadata
+
+
 def training_curve(ctx: Context, table: str, partition_name: str, key: str) -> Metadata:
     """Training loss per step, from the report that a checkpoint's pointer carries."""
     from vsel_platform.reports import plots
@@ -112,7 +144,7 @@ def _presel_mode(ctx: Context, dataset: str, mode: str) -> Metadata:
         return {}
     suffix = "" if mode == "default" else f" ({mode})"
     tasks = data.task_importance(ctx, dataset, mode)
-    values, _ = data.typicality(ctx, scores)
+    values, _ = data.column_values(ctx, scores, "typicality")
     return _plots(
         {
             f"task difficulty{suffix}": plots.value_bars(

@@ -4,10 +4,19 @@ import dagster as dg
 
 from assets import checks, plots
 from assets.reporting import materialized, spec_metadata
-from assets.signals import image_embeddings, losses, reference_subset
-from automation.partitions import dataset_to_recipes, datasets, recipes
+from assets.signals import (
+    base_losses,
+    image_embeddings,
+    losses,
+    reference_subset,
+    representation_moments,
+    vision_representations,
+)
+from automation.partitions import dataset_to_recipes, datasets, loaded_project, recipes
 from resources.project import ProjectResource
-from vsel_platform.pipeline import scores, selection
+from vsel_platform.methods.api import Need, Score
+from vsel_platform.methods.registry import scores_of, used_scores
+from vsel_platform.pipeline import method_scores, scores, selection
 
 GROUP = "selection"
 
@@ -48,10 +57,61 @@ def presel_scores(context: dg.AssetExecutionContext, project: ProjectResource) -
     return materialized(ctx, result, plots.presel(ctx, context.partition_key), check_results=found)
 
 
+NEEDED: dict[Need, dg.AssetDep] = {
+    "base_losses": dg.AssetDep(base_losses, partition_mapping=dg.AllPartitionMapping()),
+    "image_embeddings": dg.AssetDep(image_embeddings, partition_mapping=dg.AllPartitionMapping()),
+    "vision_representations": dg.AssetDep(vision_representations, partition_mapping=dg.AllPartitionMapping()),
+    "representation_moments": dg.AssetDep(representation_moments),
+}
+
+
+def score_asset(score: Score) -> dg.AssetsDefinition:
+    """The asset of a score: a view of the signals that it needs."""
+    name = method_scores.stage_name(score.name)
+
+    @dg.asset(
+        name=name,
+        deps=[dg.AssetDep("dataset_manifest"), *(NEEDED[need] for need in sorted(score.needs))],
+        partitions_def=datasets,
+        group_name=GROUP,
+        kinds={"parquet", "numpy"},
+        code_version=f"{method_scores.METHOD_SCORE_CODE}-{score.version}",
+        automation_condition=REFRESH,
+        description=f"{score.description} A view of stored signals: no model runs here.",
+        metadata=spec_metadata(method_scores.TABLE),
+        check_specs=checks.specs(name, method_scores.TABLE),
+    )
+    def scores_of_method(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
+        ctx = project.context(context.run_id)
+        result = method_scores.run(ctx, score.name, context.partition_key)
+        found = checks.results(ctx, name, method_scores.TABLE, result.references)
+        return materialized(ctx, result, plots.method_scores(ctx, result.references), check_results=found)
+
+    return scores_of_method
+
+
+def _used_scores() -> dict[str, Score]:
+    return {name: found[0].score for name, found in used_scores(loaded_project()).items()}
+
+
+def _recipes_of(score: str) -> dg.PartitionMapping:
+    """Each recipe with this score depends on the scores of its dataset."""
+    project = loaded_project()
+    mapping: dict[str, set[str]] = {}
+    for name, recipe in project.recipes.items():
+        if score in scores_of(project, [recipe]):
+            mapping.setdefault(recipe.dataset, set()).add(name)
+    return dg.StaticPartitionMapping(mapping)
+
+
+METHOD_SCORES = [score_asset(score) for score in _used_scores().values()]
+
+
 @dg.asset(
     deps=[
         dg.AssetDep(presel_scores, partition_mapping=dataset_to_recipes()),
         dg.AssetDep("dataset_manifest", partition_mapping=dataset_to_recipes()),
+        *(dg.AssetDep(method_scores.stage_name(name), partition_mapping=_recipes_of(name)) for name in _used_scores()),
     ],
     partitions_def=recipes,
     group_name=GROUP,

@@ -8,8 +8,8 @@ from assets.reporting import materialized, spec_metadata
 from automation.partitions import datasets, shards
 from resources.compute import ComputeBackend
 from resources.project import ProjectResource
-from vsel_platform.pipeline import reference
-from vsel_platform.pipeline.models import EMBEDDING_CODE, LOSS_CODE
+from vsel_platform.pipeline import moments, reference
+from vsel_platform.pipeline.models import EMBEDDING_CODE, LOSS_CODE, REPRESENTATION_CODE
 
 GROUP = "signals"
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
@@ -33,6 +33,66 @@ def image_embeddings(
     result = compute.run(context, "image_embeddings", context.partition_key)
     ctx = project.context(context.run_id)
     return materialized(ctx, result, plots.embeddings(ctx, context.partition_key))
+
+
+@dg.asset(
+    deps=[samples, images],
+    partitions_def=shards,
+    group_name=GROUP,
+    kinds={"lancedb", "pytorch"},
+    pool="gpu",
+    retry_policy=RETRY,
+    code_version=REPRESENTATION_CODE,
+    description="ScalSelect's vector of every row with an image: the mean of the image tokens that its instruction "
+    "looks at, behind the first decoder layer. Vision tower, projector and one layer run; nothing deeper.",
+)
+def vision_representations(
+    context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
+) -> dg.MaterializeResult:
+    """Represent the rows of a shard."""
+    result = compute.run(context, "vision_representations", context.partition_key)
+    return materialized(project.context(context.run_id), result)
+
+
+@dg.asset(
+    deps=[samples, images],
+    partitions_def=shards,
+    group_name=GROUP,
+    kinds={"parquet", "pytorch"},
+    pool="gpu",
+    retry_policy=RETRY,
+    code_version=LOSS_CODE,
+    description="Answer loss, entropy and EL2N of every row of the shard under the base model: as it is, without the "
+    "question, and without the image. The three share the vision tower and, where the prompt allows, their beginning.",
+    metadata=spec_metadata("losses"),
+    check_specs=checks.specs("base_losses", "losses"),
+)
+def base_losses(
+    context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
+) -> dg.MaterializeResult:
+    """Score all rows of a shard with the base model."""
+    result = compute.run(context, "base_losses", context.partition_key)
+    ctx = project.context(context.run_id)
+    found = checks.results(ctx, "base_losses", "losses", result.references)
+    return materialized(ctx, result, plots.base_losses(ctx, context.partition_key), check_results=found)
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep("dataset_manifest"),
+        dg.AssetDep(vision_representations, partition_mapping=dg.AllPartitionMapping()),
+    ],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"numpy"},
+    code_version=moments.MOMENTS_CODE,
+    description="Mean and scatter of the dataset's attended vision. New rows are added and removed rows are taken out, "
+    "so that leverage scores stay exact without reading the others again.",
+)
+def representation_moments(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
+    """Update the moments of a dataset."""
+    ctx = project.context(context.run_id)
+    return materialized(ctx, moments.run(ctx, context.partition_key))
 
 
 @dg.asset(

@@ -4,13 +4,22 @@ from typing import Any
 
 import dagster as dg
 
+from automation.partitions import loaded_project
 from resources.project import ProjectResource
+from vsel_platform.methods.registry import used_scores
 from vsel_platform.pipeline.maintenance import compact_vectors
+from vsel_platform.pipeline.method_scores import stage_name
+
+METHOD_SCORES = [stage_name(score) for score in used_scores(loaded_project())]
 
 ingest = dg.define_asset_job("ingest", dg.AssetSelection.assets("raw_annotations", "dataset_manifest", "quarantine"))
-signals = dg.define_asset_job("signals", dg.AssetSelection.assets("image_embeddings", "losses"))
+signals = dg.define_asset_job(
+    "signals", dg.AssetSelection.assets("image_embeddings", "vision_representations", "base_losses", "losses")
+)
 reference = dg.define_asset_job("reference", dg.AssetSelection.assets("reference_subset", "reference_model"))
-scores = dg.define_asset_job("scores", dg.AssetSelection.assets("presel_scores"))
+scores = dg.define_asset_job(
+    "scores", dg.AssetSelection.assets("representation_moments", "presel_scores", *METHOD_SCORES)
+)
 select = dg.define_asset_job("select", dg.AssetSelection.assets("selected_subset"))
 train = dg.define_asset_job("train", dg.AssetSelection.assets("finetuned_checkpoint", "evaluation"))
 

@@ -13,7 +13,7 @@ from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import Step, next_steps
 
 MULTI = {"dataset_manifest": ["raw_annotations", "dataset_manifest", "quarantine"]}
-SHARDED = ("image_embeddings", "losses")
+SHARDED = ("image_embeddings", "vision_representations", "base_losses", "losses")
 MAX_STAGES = 100
 
 

@@ -82,6 +82,23 @@ class EncoderSettings(Settings):
     decode_workers: int = Field(2, ge=0, description="Threads that decode images ahead of the model.")
 
 
+class TextEncoderSettings(Settings):
+    """A text encoder: registered name, and for hub models the model, its revision and the feature."""
+
+    name: str = Field("huggingface", description="Registered encoder: huggingface, minilm.")
+    model: str = Field("bert-base-uncased", description="Hub id or directory (huggingface only).")
+    revision: str | None = Field(None, description="Hub revision (commit) to pin.")
+    feature: Literal["cls", "mean"] = Field(
+        "cls", description="Vector of a text: its CLS token, or the mean over its tokens (huggingface only)."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Precision that the encoder runs in."
+    )
+    batch_tokens: int = Field(
+        8192, gt=0, description="Tokens per batch, padding included; halved when memory is short."
+    )
+
+
 class VlmSettings(Settings):
     """A vision-language model and its prompt."""
 
@@ -92,6 +109,17 @@ class VlmSettings(Settings):
     max_tokens: int = Field(2048, gt=0, description="Longest row [tokens]; longer ones are cut and counted.")
     batch_tokens: int = Field(
         8192, gt=0, description="Tokens per batch, padding included; halved when memory is short."
+    )
+
+
+class SignalSettings(Settings):
+    """How signals of rows are computed."""
+
+    attention_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="ScalSelect averages the image tokens that get this share of the instruction's attention.",
     )
 
 
@@ -145,7 +173,7 @@ class RecipeSettings(Settings):
     """One selection: a method on a dataset under a budget."""
 
     dataset: Name = Field(description="Dataset to select from.")
-    method: str = Field("presel", description="Method: presel, random.")
+    method: str = Field("presel", description="Method; `vsel methods` lists all. compose: the parts named below.")
     mode: Literal["default", "released"] = Field(
         "default", description="default: corrected; released: as the paper's code behaves."
     )
@@ -153,6 +181,13 @@ class RecipeSettings(Settings):
     seed: int = Field(12345, description="Seed of everything drawn.")
     rounds: int = Field(3, ge=1, description="The budget is reached in this many rounds.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the method.")
+    score: str | None = Field(None, description="Replaces the method's score; `vsel methods` lists all.")
+    quota: str | None = Field(None, description="Replaces the method's quota: in which groups rows compete.")
+    diversity: str | None = Field(None, description="Replaces the method's rule that picks inside a group.")
+    text_policy: Literal["proportional", "none", "all"] = Field(
+        "proportional",
+        description="Text-only rows where the score needs an image: their share of the budget, none, or all.",
+    )
     train: bool = Field(True, description="Fine-tune on this selection in the `train` stage.")
 
 
@@ -190,10 +225,15 @@ class Project(Settings):
     store: str = Field(".vsel/store", description="Directory or s3://bucket/prefix; relative to the project file.")
     datasets: dict[Name, DatasetSettings]
     image_encoder: EncoderSettings = EncoderSettings()
+    text_encoder: TextEncoderSettings = TextEncoderSettings()
     vlm: VlmSettings = VlmSettings()
+    signals: SignalSettings = SignalSettings()
     reference: ReferenceSettings = ReferenceSettings()
     recipes: dict[Name, RecipeSettings] = Field(default_factory=dict)
     training: TrainingSettings = TrainingSettings()
+    methods: dict[Name, str] = Field(
+        default_factory=dict, description="Methods of the project's own: name -> Python file with a METHOD."
+    )
     compute: ComputeSettings = ComputeSettings()
     automation: AutomationSettings = AutomationSettings()
     base_dir: str = Field(".", description="Directory that relative paths start at; set by the loader.")

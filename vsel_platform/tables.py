@@ -161,15 +161,18 @@ _SPECS = (
     ),
     TableSpec(
         "losses",
-        "Answer loss of rows under two conditions (with and without the question).",
+        "Answer loss of rows under conditions (with and without the question, without the image) and a model: the "
+        "reference rows under their reference model, or all rows under the base model.",
         ("fingerprint", "shard"),
         ("sample_id", "condition"),
         (
             SAMPLE_ID,
-            Column("condition", "string", "full, or no_question."),
+            Column("condition", "string", "full, no_question or no_image."),
             Column("loss_sum", "float64", "Sum of the negative log-likelihood of the answer tokens.", "nat", True),
             Column("loss_mean", "float64", "loss_sum / n_tokens.", "nat/token", True),
             Column("n_tokens", "int32", "Answer tokens that count.", "tokens"),
+            Column("entropy_mean", "float64", "Mean entropy of the model's predictions.", "nat", True),
+            Column("el2n_mean", "float64", "Mean length of prediction minus target (EL2N).", "1", True),
         ),
     ),
     TableSpec(
@@ -216,6 +219,19 @@ _SPECS = (
                 "cosine",
                 True,
             ),
+        ),
+    ),
+    TableSpec(
+        "method_scores",
+        "Scores of every row of a dataset under a score and its options; the score's own values are in `details`.",
+        ("dataset", "score", "variant"),
+        ("sample_id",),
+        (
+            SAMPLE_ID,
+            TASK,
+            Column("image_id", "string", "First image of the row; NULL for text-only rows.", "sha256 hex", True),
+            Column("value", "float64", "The score, higher is more valuable; NULL where there is none.", "", True),
+            Column("details", "string", "The score's own values, as a JSON object.", "JSON", True),
         ),
     ),
     TableSpec(

@@ -18,6 +18,8 @@ from vsel_platform.pipeline.context import Context, ProgressCallback, StageResul
 # Stage -> function(Context, partition key); a string, so that naming a job imports no model code.
 JOBS = {
     "image_embeddings": "vsel_platform.pipeline.embeddings:run",
+    "vision_representations": "vsel_platform.pipeline.representations:run",
+    "base_losses": "vsel_platform.pipeline.base_losses:run",
     "reference_model": "vsel_platform.pipeline.reference:run_model",
     "losses": "vsel_platform.pipeline.losses:run",
     "finetuned_checkpoint": "vsel_platform.pipeline.training:run_checkpoint",

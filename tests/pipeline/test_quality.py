@@ -15,9 +15,10 @@ STRICT = {"datasets.shapes.max_quarantine_rate": 0.04}
 
 
 def loose(spec, values):
-    """A table that may hold NULL anywhere."""
+    """A table that may hold NULL anywhere, and does in the columns that are not given."""
     fields = [field.with_nullable(True) for field in spec.arrow_schema()]
-    return pa.table({f.name: pa.array(values[f.name], f.type) for f in fields}, pa.schema(fields))
+    rows = len(next(iter(values.values())))
+    return pa.table({f.name: pa.array(values.get(f.name, [None] * rows), f.type) for f in fields}, pa.schema(fields))
 
 
 def replaced(table, name, values):
@@ -109,7 +110,7 @@ def test_a_task_without_a_budget_may_not_be_selected_from(ctx):
 
 def test_all_that_a_drive_publishes_passes(ctx):
     found = [pointer for table in TABLES for pointer in ctx.store.pointers(table)]
-    assert {pointer.table for pointer in found} == set(TABLES)
+    assert {pointer.table for pointer in found} == set(TABLES) - {"method_scores"}
     assert [failed(check_published(ctx, pointer)) for pointer in found] == [{}] * len(found)
 
 

@@ -3,9 +3,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_store import N_IMAGES, SHARDS, contents, publish, rows_of, sha
+from report_store import N_IMAGES, NO_ENTROPY, SHARDS, contents, publish, rows_of, sha
 
 from vsel_platform.reports.data import (
+    column_values,
     dataset_summary,
     parts,
     quarantine_summary,
@@ -14,7 +15,6 @@ from vsel_platform.reports.data import (
     scores_pointer,
     smallest,
     task_importance,
-    typicality,
 )
 
 
@@ -67,7 +67,7 @@ def test_smallest_does_not_depend_on_how_rows_are_cut(chunks, k):
 
 def losses(*rows: tuple[str, str, float | None]) -> pa.Table:
     values = [
-        {"sample_id": sample, "condition": condition, "loss_sum": loss, "loss_mean": loss, "n_tokens": 1}
+        {"sample_id": sample, "condition": condition, "loss_sum": loss, "loss_mean": loss, "n_tokens": 1, **NO_ENTROPY}
         for sample, condition, loss in rows
     ]
     return pa.Table.from_pylist(values, schema=rows_of("losses"))
@@ -101,10 +101,10 @@ def test_relevance_of_a_shard_is_that_of_its_reference_rows(ctx):
 def test_typicality_of_the_selection_is_part_of_the_pool(ctx):
     scores = scores_pointer(ctx, "shapes", "default")
     selected = pa.array([sha("row 1"), sha("row 2"), sha("unknown"), contents()[-1]["sample_id"]])
-    pool, chosen = typicality(ctx, scores, selected)
+    pool, chosen = column_values(ctx, scores, "typicality", selected)
     assert len(pool) == N_IMAGES + N_IMAGES // 6
     assert sorted(chosen) == pytest.approx([0.14, 0.28])
-    assert typicality(ctx, scores)[1].size == 0
+    assert column_values(ctx, scores, "typicality")[1].size == 0
 
 
 def test_task_importance_keeps_tasks_without_a_value(ctx):

@@ -3,8 +3,9 @@
 from tiny_llava import conversation, picture, tiny_adapter
 
 from vsel_platform.errors import DataError
-from vsel_platform.signals.answer_scoring import ScoringOptions, score_windows
+from vsel_platform.signals.answer_scoring import score_windows
 from vsel_platform.signals.losses import LossRow
+from vsel_platform.signals.windows import WindowOptions
 
 ADAPTER = tiny_adapter()
 ROWS = [LossRow(f"r{i}", conversation("<image>\nWhat?", "It is red."), [f"i{i}"]) for i in range(5)]
@@ -16,7 +17,7 @@ def own_render(row, condition):
 
 def windows(rows, conditions=("full", "no_question"), render=own_render, **options):
     stream = score_windows(
-        ADAPTER, rows, picture, conditions=conditions, options=ScoringOptions(**options), render=render
+        ADAPTER, rows, picture, conditions=lambda row: conditions, options=WindowOptions(**options), render=render
     )
     return list(stream)
 
@@ -60,8 +61,8 @@ def test_images_of_rows_that_cannot_be_scored_are_not_opened():
         ADAPTER,
         rows,
         lambda image: (opened.append(image), picture(image))[1],
-        conditions=("full",),
-        options=ScoringOptions(),
+        conditions=lambda row: ("full",),
+        options=WindowOptions(),
         render=own_render,
     )
     list(stream)

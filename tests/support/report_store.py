@@ -45,6 +45,7 @@ class FakeVectors:
         self.requested += len(wanted)
         matrix = np.array([self.vectors[i] for i in wanted[::-1]], np.float32)
         return wanted[::-1], matrix if wanted else np.empty((0, 0), np.float32)
+NO_ENTROPY = {"entropy_mean": None, "el2n_mean": None}
 
 
 def sha(text: str) -> str:
@@ -139,7 +140,7 @@ def publish_scores(ctx: Context) -> None:
             for condition, loss in (("full", 1.0 + row["position"] / 10), ("no_question", 2.0)):
                 missing = row["position"] == 3 and condition == "full"
                 value = None if missing else loss
-                rows.append(row | {"condition": condition, "loss_sum": value, "loss_mean": value, "n_tokens": 4})
+                rows.append(row | {"condition": condition, "loss_sum": value, "loss_mean": value, "n_tokens": 4} | NO_ENTROPY)
         publish(ctx, "losses", loss_partition(ctx, "shapes", shard), rows)
     partition = {"dataset": "shapes", "mode": "default"}
     scores = [

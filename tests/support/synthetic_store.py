@@ -117,6 +117,8 @@ def _signals(store: Store) -> list[Pointer]:
             "loss_sum": [None if n == 1 else (4.0 + n % 5) * (1 + (c == "no_question")) for n, c in rows],
             "loss_mean": [None if n == 1 else (1.0 + n % 5 / 4) * (1 + (c == "no_question")) for n, c in rows],
             "n_tokens": [0 if n == 1 else 4 for n, _ in rows],
+            "entropy_mean": [None if n == 1 else 1.0 for n, _ in rows],
+            "el2n_mean": [None if n == 1 else 0.5 for n, _ in rows],
         }
         key = {"fingerprint": MODEL, "shard": name}
         made.append(store.publish("losses", key, pa.table(losses), fingerprint=MODEL, run_id="run-2"))

@@ -30,10 +30,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 DEFAULT_PROJECT = Path("vsel.yaml")
 
 
+DEMO_PROJECT = Path("demo/vsel.yaml")
+
+
+def has_project(path: Path) -> bool:
+    """Whether `open_project` finds a file."""
+    return path.is_file() or (path == DEFAULT_PROJECT and DEMO_PROJECT.is_file())
+
+
 def open_project(path: Path) -> Project:
     """The project file named by the option, else ./vsel.yaml, else the demo's."""
-    if path == DEFAULT_PROJECT and not path.is_file() and Path("demo/vsel.yaml").is_file():
-        return load_project("demo/vsel.yaml")
+    if path == DEFAULT_PROJECT and not path.is_file() and DEMO_PROJECT.is_file():
+        return load_project(DEMO_PROJECT)
     return load_project(path)
 
 

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from vsel_platform.cli.app import DEFAULT_PROJECT, JsonOption, ProjectOption, app, open_context, print_json, say
+from vsel_platform.cli.app import (
+    DEFAULT_PROJECT,
+    JsonOption,
+    ProjectOption,
+    app,
+    has_project,
+    open_context,
+    open_project,
+    print_json,
+    say,
+)
 from vsel_platform.cli.progress import console_progress
 from vsel_platform.errors import VerificationError
 
@@ -54,17 +64,33 @@ def run(
 @app.command(epilog="Example: vsel select presel_15")
 def select(recipe: RecipeArgument, project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -> None:
     """Select with the signals that are stored; no model runs."""
-    from vsel_platform.pipeline import scores, selection
+    from vsel_platform.methods.registry import scores_of
+    from vsel_platform.pipeline import method_scores, scores, selection
 
     ctx = open_context(project)
     settings = ctx.project.recipe(recipe)
     if settings.method == "presel" and not scores.is_current(ctx, settings.dataset):
         scores.run(ctx, settings.dataset)
+    for score in scores_of(ctx.project, [settings]):
+        if not method_scores.is_current(ctx, score, settings.dataset):
+            method_scores.run(ctx, score, settings.dataset)
     result = selection.run(ctx, recipe)
     if json:
         print_json(result.to_dict())
     else:
         say(f"{recipe}: {result.rows:,} rows selected in {result.seconds:.1f} s")
+
+
+@app.command(epilog="Example: vsel methods")
+def methods(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -> None:
+    """List the methods that a recipe can name, and the parts that it can exchange."""
+    from vsel_platform.methods.describe import as_text, describe
+
+    found = describe(None if project == DEFAULT_PROJECT and not has_project(project) else open_project(project))
+    if json:
+        print_json(found)
+    else:
+        say(as_text(found))
 
 
 @app.command(epilog="Example: vsel explain 3f2a --recipe presel_15")

@@ -60,6 +60,9 @@ recipes:
     budget: {{percent: 15}}
     seed: {seed}
     train: false
+  scalselect_15: {{dataset: {dataset}, method: scalselect, budget: {{percent: 15}}, seed: {seed}, train: false}}
+  visnec_15: {{dataset: {dataset}, method: visnec, budget: {{percent: 15}}, seed: {seed}, train: false}}
+  perplexity_15: {{dataset: {dataset}, method: perplexity, budget: {{percent: 15}}, seed: {seed}, train: false}}
   random_15:
     dataset: {dataset}
     method: random

@@ -16,7 +16,8 @@ from vsel_platform.models.batching import BatchLimits
 from vsel_platform.models.images import ImageProvider
 from vsel_platform.models.scoring import TokenScores
 from vsel_platform.models.vlm import ConversationRow, VisionLanguageModel
-from vsel_platform.signals.answer_scoring import ScoringOptions, score_windows
+from vsel_platform.signals.answer_scoring import score_windows
+from vsel_platform.signals.windows import WindowOptions
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ def evaluate(
         model,
         rows,
         images,
-        conditions=("full",),
-        options=ScoringOptions(batch_tokens),
+        conditions=lambda row: ("full",),
+        options=WindowOptions(batch_tokens),
         render=lambda row, condition: model.render(row.turns, len(row.images), condition),
         limits=limits,
     ):

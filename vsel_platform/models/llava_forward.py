@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vsel_platform.models.decoder import decoder_states
 from vsel_platform.models.packing import PackedRows, attention_mask, pack
-from vsel_platform.models.vlm import RenderedRow
+from vsel_platform.models.vlm import AttentionRows, LayerStates, RenderedRow
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,26 @@ class LlavaForward:
         before = np.concatenate([packed.before for packed in batch])
         targets = np.concatenate([packed.input_ids[packed.targets] for packed in batch])
         return states[self._tensor(row_of), self._tensor(before)], self._tensor(targets)
+
+    def layer_states(
+        self,
+        rows: Sequence[RenderedRow],
+        images: Sequence[Sequence["torch.Tensor"]],
+        *,
+        layers: Sequence[int],
+        attention: AttentionRows | None = None,
+    ) -> LayerStates:
+        """Hidden states after decoder layers (from 1) and attention of some tokens; deeper layers do not run."""
+        batch = [pack([row], self._image_token_id) for row in rows]
+        length = max(len(packed) for packed in batch)
+        recorder = attention.recorder(self.device) if attention else None
+        inputs = {"inputs_embeds": self._embed(batch, images, length)}
+        states = decoder_states(self.model.model.language_model, inputs, layers=layers, recorder=recorder)
+        return LayerStates(states, recorder.mass if recorder else {})
+
+    def image_places(self, row: RenderedRow) -> NDArray[np.int64]:
+        """Places of the image tokens in a row, int64 [n], in order."""
+        return np.flatnonzero(row.input_ids == self._image_token_id)
 
     def logits(self, states: "torch.Tensor") -> "torch.Tensor":
         """Logits [n, vocabulary] in the model's dtype."""

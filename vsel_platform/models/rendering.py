@@ -1,14 +1,20 @@
 """Rows to tokens: targets come from the character ranges of the rendered text, never from searching in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.errors import DataError
-from vsel_platform.models.templates import Template, count_images, without_questions
+from vsel_platform.models.templates import Template, count_images, without_images, without_questions
 from vsel_platform.models.vlm import Condition, RenderedRow
+
+_CHANGE: dict[Condition, Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]]] = {
+    "full": lambda turns: turns,
+    "no_question": without_questions,
+    "no_image": without_images,
+}
 
 
 class Renderer:
@@ -37,29 +43,31 @@ class Renderer:
         tags = count_images(turns)
         if tags != n_images:
             raise DataError(f"{tags} <image> tags in the turns, but {n_images} images in the row")
-        shown = turns if condition == "full" else without_questions(turns)
+        shown = _CHANGE[condition](turns)
+        shown_images = 0 if condition == "no_image" else n_images
         rendered = self._template.render(shown, end=self._tokenizer.eos_token)
         encoded = self._tokenizer(rendered.text, return_offsets_mapping=True)
         ids = np.asarray(encoded["input_ids"], dtype=np.int64)
         offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        index = _answer_index(offsets, rendered.answers)
+        index = _range_index(offsets, rendered.answers)
+        question = _range_index(offsets, rendered.questions)
         is_image = ids == self._image_token_id
-        if int(is_image.sum()) != n_images:
-            raise DataError(f"the tokenizer sees {int(is_image.sum())} image tags where the row has {n_images}")
-        index[is_image] = -1
+        if int(is_image.sum()) != shown_images:
+            raise DataError(f"the tokenizer sees {int(is_image.sum())} image tags where the row has {shown_images}")
+        index[is_image] = question[is_image] = -1
         counts = np.where(is_image, self._image_tokens, 1)
-        return self._cut(np.repeat(ids, counts), np.repeat(index, counts))
+        return self._cut(*(np.repeat(column, counts) for column in (ids, index, question)))
 
-    def _cut(self, ids: NDArray[np.int64], index: NDArray[np.int64]) -> RenderedRow:
+    def _cut(self, ids: NDArray[np.int64], index: NDArray[np.int64], question: NDArray[np.int64]) -> RenderedRow:
         index[:1] = -1
         limit = self._max_tokens
-        return RenderedRow(ids[:limit], index[:limit], max(0, len(ids) - limit))
+        return RenderedRow(ids[:limit], index[:limit], max(0, len(ids) - limit), question[:limit] >= 0)
 
 
-def _answer_index(offsets: NDArray[np.int64], answers: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """Number of the answer that each token [start, end) overlaps, -1 for none; empty tokens overlap nothing."""
+def _range_index(offsets: NDArray[np.int64], ranges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Number of the range that each token [start, end) overlaps, -1 for none; empty tokens overlap nothing."""
     index = np.full(len(offsets), -1, dtype=np.int64)
     starts, ends = offsets[:, 0], offsets[:, 1]
-    for number, (first, last) in enumerate(answers):
+    for number, (first, last) in enumerate(ranges):
         index[(starts < last) & (ends > first) & (ends > starts)] = number
     return index

@@ -20,11 +20,15 @@ LOGIT_ROWS = 1024
 class TokenScores:
     """Targets of one row in order.
 
-    nll: float64 [targets], negative log-likelihood [nat]. is_first: bool [targets], the target is the argmax of
-    the logits. answer: int64 [targets], number of the assistant turn.
+    nll: float64 [targets], negative log-likelihood [nat]. entropy: float64 [targets], of the prediction [nat].
+    el2n: float64 [targets], |p - onehot(target)|_2 of the prediction p (EL2N, arXiv 2107.07075, per token).
+    is_first: bool [targets], the target is the argmax of the logits. answer: int64 [targets], number of the
+    assistant turn.
     """
 
     nll: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    el2n: NDArray[np.float64]
     is_first: NDArray[np.bool_]
     answer: NDArray[np.int64]
 
@@ -34,6 +38,23 @@ def target_nll(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor
     import torch
 
     return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def prediction_scores(
+    logits: "torch.Tensor", targets: "torch.Tensor"
+) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]":
+    """(nll, entropy, EL2N float64 [n]; whether the target comes first, bool [n]) of logits [n, vocabulary]."""
+    import torch
+
+    log_p = logits.float().log_softmax(dim=-1)
+    target = log_p.gather(1, targets[:, None])[:, 0]
+    p = log_p.exp()
+    # A log-probability of -inf has no share in the entropy.
+    entropy = -(p * log_p.clamp(min=torch.finfo(torch.float32).min)).sum(dim=-1)
+    # exp - 1 keeps the digits of a target that is nearly certain.
+    el2n = torch.linalg.vector_norm(p.scatter_(1, targets[:, None], target.expm1()[:, None]), dim=-1)
+    first = logits.argmax(dim=-1) == targets
+    return -target.double(), entropy.double(), el2n.double(), first
 
 
 def score_batch(
@@ -50,13 +71,21 @@ def score_batch(
 
     with torch.inference_mode():
         states, targets = model.target_states(groups, images)
-        nll = np.empty(len(targets), dtype=np.float64)
-        is_first = np.empty(len(targets), dtype=np.bool_)
-        for start in range(0, len(targets), LOGIT_ROWS):
-            piece = slice(start, start + LOGIT_ROWS)
-            logits = model.logits(states[piece])
-            nll[piece] = target_nll(logits, targets[piece]).double().cpu().numpy()
-            is_first[piece] = (logits.argmax(dim=-1) == targets[piece]).cpu().numpy()
+        found = [
+            prediction_scores(model.logits(states[start : start + LOGIT_ROWS]), targets[start : start + LOGIT_ROWS])
+            for start in range(0, len(targets), LOGIT_ROWS)
+        ]
+        columns = [torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)]
     ends = np.cumsum([row.n_targets for rows in groups for row in rows])[:-1]
-    pieces = zip(np.split(nll, ends), np.split(is_first, ends), strict=True)
-    return [[TokenScores(*next(pieces), row.answer_index[row.answer_index >= 0]) for row in rows] for rows in groups]
+    pieces = zip(*(np.split(column, ends) for column in columns), strict=True)
+    return [[_scores_of(row, *next(pieces)) for row in rows] for rows in groups]
+
+
+def _scores_of(
+    row: RenderedRow,
+    nll: NDArray[np.float64],
+    entropy: NDArray[np.float64],
+    el2n: NDArray[np.float64],
+    is_first: NDArray[np.bool_],
+) -> TokenScores:
+    return TokenScores(nll, entropy, el2n, is_first, row.answer_index[row.answer_index >= 0])

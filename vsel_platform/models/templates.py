@@ -1,20 +1,26 @@
 """Conversation templates: turns to text, with the character range of every answer."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vsel_platform.errors import ConfigError, DataError
 
 IMAGE_TAG = "<image>"
+_TAG_WITH_BREAK = re.compile(rf"{IMAGE_TAG}\n|\n{IMAGE_TAG}|{IMAGE_TAG}")
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedText:
-    """Text of a conversation. `answers` holds per assistant turn the range [start, end) of its answer and the end
-    token after it, in characters; a blank answer has an empty range."""
+    """Text of a conversation, and ranges [start, end) in characters.
+
+    `answers` holds per assistant turn its answer and the end token after it; a blank answer has an empty range.
+    `questions` holds per user turn its words, image tags included.
+    """
 
     text: str
     answers: tuple[tuple[int, int], ...]
+    questions: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +49,12 @@ class Template:
         if turns and turns[0][0] == "system":
             system, turns = turns[0][1], turns[1:]
         text = system + self.after_system if system else ""
-        answers = []
+        answers, questions = [], []
         for role, words in turns:
             if role == "user":
-                text += self.user + (self.user_gap + words if words else "") + self.after_user
+                text += self.user + (self.user_gap if words else "")
+                questions.append((len(text), len(text) + len(words)))
+                text += words + self.after_user
             elif role == "assistant":
                 text += self.assistant
                 start = len(text)
@@ -54,7 +62,7 @@ class Template:
                 answers.append((start, len(text) if words.strip() else start))
             else:
                 raise DataError(f"a turn has the role {role!r}; expected user and assistant after at most one system")
-        return RenderedText(text, tuple(answers))
+        return RenderedText(text, tuple(answers), tuple(questions))
 
 
 _TEMPLATES = {
@@ -94,6 +102,11 @@ def without_questions(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]
         (role, "\n".join([IMAGE_TAG] * text.count(IMAGE_TAG))) if role == "user" else (role, text)
         for role, text in turns
     ]
+
+
+def without_images(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same turns without image tags, each with one line break beside it."""
+    return [(role, _TAG_WITH_BREAK.sub("", text)) for role, text in turns]
 
 
 def count_images(turns: Sequence[tuple[str, str]]) -> int:

@@ -1,17 +1,19 @@
 """Vision-language models: one protocol, and the rows that go through it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vsel_platform.models.attention import AttentionRecorder
+
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-Condition = Literal["full", "no_question"]
+Condition = Literal["full", "no_question", "no_image"]
 IGNORED_LABEL = -100
 
 
@@ -38,11 +40,13 @@ class RenderedRow:
     input_ids: int64 [n], image tags expanded to the model's image tokens.
     answer_index: int64 [n], -1, or for a target token the number of the assistant turn that it belongs to.
     n_cut: tokens that were cut off because the row was longer than the model's limit.
+    is_question: bool [n], the token belongs to the words of a user turn; None where nobody asked for it.
     """
 
     input_ids: NDArray[np.int64]
     answer_index: NDArray[np.int64]
     n_cut: int = 0
+    is_question: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -60,7 +64,44 @@ class RenderedRow:
     def with_targets(self, count: int) -> "RenderedRow":
         """The row with its first `count` targets only."""
         kept = np.cumsum(self.answer_index >= 0) <= count
-        return RenderedRow(self.input_ids, np.where(kept, self.answer_index, -1), self.n_cut)
+        return replace(self, answer_index=np.where(kept, self.answer_index, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionRows:
+    """Attention that a forward pass has to give: of which decoder layers (from 0), and of a batch's rows which query
+    and key tokens (places int64)."""
+
+    layers: Sequence[int]
+    queries: Sequence[NDArray[np.int64]]
+    keys: Sequence[NDArray[np.int64]]
+
+    def recorder(self, device: str) -> AttentionRecorder:
+        """The recorder of a forward pass on `device`."""
+        import torch
+
+        padded = (_padded(places) for places in (self.queries, self.keys))
+        queries, keys = (torch.from_numpy(places).to(device) for places in padded)
+        return AttentionRecorder(frozenset(self.layers), queries, keys)
+
+
+def _padded(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    padded = np.full((len(rows), max((len(row) for row in rows), default=0)), -1, dtype=np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return padded
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStates:
+    """Result of a partial forward pass over a batch, padded on the right.
+
+    hidden: by layer (from 1), [rows, tokens, model width]. mass: by layer (from 0), float32 [rows, keys], the mean
+    over heads and queries of the attention that each key token gets.
+    """
+
+    hidden: "dict[int, torch.Tensor]"
+    mass: "dict[int, torch.Tensor]"
 
 
 class ModelForward(Protocol):
@@ -95,6 +136,19 @@ class ModelForward(Protocol):
         The rows of a group have the same images (projected features [image tokens, model width] in order, per group
         in `images`); what they share at the beginning is computed once. Results are group by group, row by row.
         """
+
+    def layer_states(
+        self,
+        rows: Sequence[RenderedRow],
+        images: Sequence[Sequence["torch.Tensor"]],
+        *,
+        layers: Sequence[int],
+        attention: AttentionRows | None = None,
+    ) -> LayerStates:
+        """Hidden states after decoder layers (from 1) and attention of some tokens; deeper layers do not run."""
+
+    def image_places(self, row: RenderedRow) -> NDArray[np.int64]:
+        """Places of the image tokens in a row, int64 [n], in order."""
 
     def logits(self, states: "torch.Tensor") -> "torch.Tensor":
         """Logits [n, vocabulary] of hidden states [n, model width]."""

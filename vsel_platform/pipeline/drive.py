@@ -3,7 +3,19 @@
 from collections.abc import Callable
 
 from vsel_platform.errors import VselError
-from vsel_platform.pipeline import embeddings, ingest, losses, reference, scores, selection, training
+from vsel_platform.pipeline import (
+    base_losses,
+    embeddings,
+    ingest,
+    losses,
+    method_scores,
+    moments,
+    reference,
+    representations,
+    scores,
+    selection,
+    training,
+)
 from vsel_platform.pipeline.context import Context, StageResult
 from vsel_platform.pipeline.plan import Step, next_steps
 
@@ -19,6 +31,9 @@ def _ingest(ctx: Context, dataset: str) -> StageResult:
 _RUN: dict[str, Callable[[Context, str], StageResult]] = {
     "dataset_manifest": _ingest,
     "image_embeddings": embeddings.run,
+    "vision_representations": representations.run,
+    "base_losses": base_losses.run,
+    "representation_moments": moments.run,
     "reference_subset": reference.run_subset,
     "reference_model": reference.run_model,
     "losses": losses.run,
@@ -27,6 +42,12 @@ _RUN: dict[str, Callable[[Context, str], StageResult]] = {
     "finetuned_checkpoint": training.run_checkpoint,
     "evaluation": training.run_evaluation,
 }
+
+
+def _run(ctx: Context, step: Step) -> StageResult:
+    if step.asset in _RUN:
+        return _RUN[step.asset](ctx, step.key)
+    return method_scores.run(ctx, step.asset.removesuffix(method_scores.SUFFIX), step.key)
 
 
 def drive(ctx: Context, recipes: list[str], *, train: bool, log: Callable[[str], None]) -> list[StageResult]:
@@ -40,7 +61,7 @@ def drive(ctx: Context, recipes: list[str], *, train: bool, log: Callable[[str],
         if steps == previous:
             raise VselError(f"{steps[0].target} was run but is still stale")
         for step in steps:
-            result = _RUN[step.asset](ctx, step.key)
+            result = _run(ctx, step)
             results.append(result)
             log(
                 f"{step.asset} [{step.key}] {result.rows:,} rows, {result.computed:,} computed, "

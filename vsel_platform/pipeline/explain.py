@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 
 from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import SelectionError
+from vsel_platform.methods.explain import standing
 from vsel_platform.methods.presel import PreselOptions
-from vsel_platform.pipeline import scores
+from vsel_platform.pipeline import method_scores, scores
 from vsel_platform.pipeline.context import Context
-from vsel_platform.pipeline.selection import presel_rows
+from vsel_platform.pipeline.selection import composed_inputs, presel_rows, present_sources
 from vsel_platform.selection.explain import explain
 
 
@@ -85,8 +86,10 @@ def explain_row(ctx: Context, recipe: str, name: str) -> Explanation:
         facts[f"task {column}"] = task.get(column)
     if settings.method == "presel":
         more, sentences = _presel(ctx, settings, row["sample_id"], selected)
-    else:
+    elif settings.method == "random":
         more, sentences = {}, [_random_sentence(mine, row, task)]
+    else:
+        more, sentences = _composed(ctx, settings, row["sample_id"], selected)
     return Explanation(recipe, row["sample_id"], mine is not None, facts | more, sentences)
 
 
@@ -95,6 +98,25 @@ def _random_sentence(mine: dict[str, Any] | None, row: dict[str, Any], task: dic
     if mine:
         return f"Drawn by the stable hash of its identity and the recipe's seed: {share}."
     return f"Not drawn: {share}, in the order of a stable hash. Another seed or a larger budget would change it."
+
+
+def _composed(
+    ctx: Context, recipe: RecipeSettings, sample_id: str, selected: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    signals, values, method = composed_inputs(ctx, recipe, present_sources(ctx, recipe))
+    found = standing(signals, values, method, {row["sample_id"] for row in selected}, sample_id)
+    table = ctx.store.read(present_sources(ctx, recipe).of(method_scores.TABLE), ["sample_id", "details"])
+    details = table.filter(pc.equal(table["sample_id"], sample_id))["details"].to_pylist()[0]
+    facts: dict[str, Any] = {
+        "score": found.score,
+        **(orjson.loads(details) if details else {}),
+        "competes in": found.group,
+        "place by score": found.place,
+        "rows competing": found.available,
+        "of them selected": found.taken,
+        "lowest score taken": found.cut,
+    }
+    return facts, [found.sentence]
 
 
 def _presel(

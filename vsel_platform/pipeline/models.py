@@ -12,7 +12,8 @@ from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline.context import Context
 
 EMBEDDING_CODE = "image_embeddings-1"
-LOSS_CODE = "losses-1"
+LOSS_CODE = "losses-2"
+REPRESENTATION_CODE = "vision_representations-1"
 EMBEDDED_DIR = Path(__file__).resolve().parents[1] / "demo" / "base"
 
 
@@ -56,6 +57,16 @@ def _files_hash(directory: Path) -> str:
 def loss_fingerprint(settings: VlmSettings, adapter_version: str) -> str:
     """Names the losses of a model with a LoRA adapter."""
     return fingerprint(signal=LOSS_CODE, vlm=vlm_fingerprint(settings), adapter=adapter_version)
+
+
+def base_loss_fingerprint(settings: VlmSettings) -> str:
+    """Names the losses of the base model, without an adapter."""
+    return loss_fingerprint(settings, "")
+
+
+def representation_fingerprint(settings: VlmSettings, attention_share: float) -> str:
+    """Names ScalSelect's vectors of a model; `attention_share` decides which image tokens are in them."""
+    return fingerprint(signal=REPRESENTATION_CODE, vlm=vlm_fingerprint(settings), attention_share=attention_share)
 
 
 def confirm_weights(ctx: Context, name: str, weights: str) -> None:

@@ -4,18 +4,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vsel_platform.identity import fingerprint
-from vsel_platform.pipeline import embeddings, ingest, losses, reference, scores, selection, training
+from vsel_platform.methods.api import Need
+from vsel_platform.methods.registry import needs_of, scores_of
+from vsel_platform.pipeline import (
+    base_losses,
+    embeddings,
+    ingest,
+    losses,
+    method_scores,
+    moments,
+    reference,
+    representations,
+    scores,
+    selection,
+    training,
+)
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.lookup import dataset_shards
 
-SELECT_STAGES = (
+SIGNAL_STAGES = (
     "dataset_manifest",
     "image_embeddings",
+    "vision_representations",
+    "base_losses",
+    "representation_moments",
     "reference_subset",
     "reference_model",
     "losses",
     "presel_scores",
-    "selected_subset",
 )
 TRAIN_STAGES = ("finetuned_checkpoint", "evaluation")
 
@@ -39,7 +55,9 @@ def next_steps(ctx: Context, recipes: list[str], *, train: bool = False) -> list
 
     Later stages are looked at only when the earlier ones are current, because their inputs are known only then.
     """
-    for stage in (*SELECT_STAGES, *(TRAIN_STAGES if train else ())):
+    named = {name: ctx.project.recipe(name) for name in recipes}
+    score_stages = [method_scores.stage_name(score) for score in scores_of(ctx.project, named.values())]
+    for stage in (*SIGNAL_STAGES, *score_stages, "selected_subset", *(TRAIN_STAGES if train else ())):
         steps = list(_stale(ctx, stage, recipes))
         if steps:
             return steps
@@ -47,7 +65,7 @@ def next_steps(ctx: Context, recipes: list[str], *, train: bool = False) -> list
 
 
 def _stale(ctx: Context, stage: str, recipes: list[str]) -> Iterator[Step]:
-    scope, is_current, want = _STAGES[stage]
+    scope, is_current, want = _STAGES[stage] if stage in _STAGES else _score_stage(stage)
     for key in scope(ctx, recipes):
         if not is_current(ctx, key):
             yield Step(stage, key, want(ctx, key))
@@ -58,12 +76,45 @@ def _datasets(ctx: Context, recipes: list[str]) -> list[str]:
 
 
 def _scored(ctx: Context, recipes: list[str]) -> list[str]:
-    """Datasets whose recipes need signals."""
+    """Datasets that PreSel scores."""
     return _datasets(ctx, [name for name in recipes if ctx.project.recipe(name).method == "presel"])
 
 
 def _shards(ctx: Context, recipes: list[str]) -> list[str]:
-    return sorted({shard for name in _scored(ctx, recipes) for shard in dataset_shards(ctx, name)})
+    return _all_shards(ctx, _scored(ctx, recipes))
+
+
+def _all_shards(ctx: Context, datasets: list[str]) -> list[str]:
+    return sorted({shard for name in datasets for shard in dataset_shards(ctx, name)})
+
+
+def _needing(need: Need) -> Callable[[Context, list[str]], list[str]]:
+    """Datasets whose recipes need a signal."""
+
+    def datasets(ctx: Context, recipes: list[str]) -> list[str]:
+        return _datasets(ctx, [n for n in recipes if need in needs_of(ctx.project, ctx.project.recipe(n))])
+
+    return datasets
+
+
+def _shards_needing(need: Need) -> Callable[[Context, list[str]], list[str]]:
+    datasets = _needing(need)
+    return lambda ctx, recipes: _all_shards(ctx, datasets(ctx, recipes))
+
+
+def _score_stage(stage: str) -> "_Stage":
+    """Scope, currency and wanted state of the scores of one kind."""
+    score = stage.removesuffix(method_scores.SUFFIX)
+
+    def datasets(ctx: Context, recipes: list[str]) -> list[str]:
+        used = (name for name in recipes if score in scores_of(ctx.project, [ctx.project.recipe(name)]))
+        return _datasets(ctx, list(used))
+
+    return (
+        datasets,
+        lambda ctx, name: method_scores.is_current(ctx, score, name),
+        lambda ctx, name: method_scores.want(ctx, score, name),
+    )
 
 
 def _recipes(ctx: Context, recipes: list[str]) -> list[str]:
@@ -93,13 +144,30 @@ def _want_losses(ctx: Context, shard: str) -> str:
     return fingerprint(inputs=[losses.inputs(ctx, name, shard).fingerprint for name in losses.datasets_of(ctx, shard)])
 
 
-# Stage -> (which keys it has for some recipes, whether a key is current, the state that a key should reach).
-_STAGES: dict[
-    str,
-    tuple[Callable[[Context, list[str]], list[str]], Callable[[Context, str], bool], Callable[[Context, str], str]],
-] = {
+# (Which keys a stage has for some recipes, whether a key is current, the state that a key should reach.)
+_Stage = tuple[Callable[[Context, list[str]], list[str]], Callable[[Context, str], bool], Callable[[Context, str], str]]
+_STAGES: dict[str, _Stage] = {
     "dataset_manifest": (_datasets, ingest.is_current, _want_manifest),
-    "image_embeddings": (_shards, embeddings.is_current, lambda ctx, key: embeddings.inputs(ctx, key).fingerprint),
+    "image_embeddings": (
+        _shards_needing("image_embeddings"),
+        embeddings.is_current,
+        lambda ctx, key: embeddings.inputs(ctx, key).fingerprint,
+    ),
+    "vision_representations": (
+        _shards_needing("vision_representations"),
+        representations.STAGE.is_current,
+        lambda ctx, key: representations.STAGE.inputs(ctx, key).fingerprint,
+    ),
+    "base_losses": (
+        _shards_needing("base_losses"),
+        base_losses.is_current,
+        lambda ctx, key: base_losses.inputs(ctx, key).fingerprint,
+    ),
+    "representation_moments": (
+        _needing("representation_moments"),
+        moments.is_current,
+        lambda ctx, name: moments.inputs(ctx, name).fingerprint,
+    ),
     "reference_subset": (
         _scored,
         reference.subset_is_current,

@@ -11,13 +11,18 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import ConfigError, NotMaterializedError, SelectionError, VerificationError
+from vsel_platform.methods.compose import compose
 from vsel_platform.methods.presel import PreselOptions, PreselRows, presel_select
+from vsel_platform.methods.registry import OWN_PIPELINE, Composition, composition
 from vsel_platform.methods.stratified_random import stratified_random
-from vsel_platform.pipeline import scores
+from vsel_platform.pipeline import method_scores, scores
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
+from vsel_platform.pipeline.method_signals import StoreSignals
+from vsel_platform.pipeline.needs import need_pointers
 from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.source_rows import source_rows, write_source_format
 from vsel_platform.pipeline.timing import record_rate
@@ -29,38 +34,47 @@ from vsel_platform.storage.pointers import Pointer, parse_reference, read_versio
 from vsel_platform.tables import TABLES
 
 SELECTION_CODE = "selected_subset-2"
-METHODS = ("presel", "random")
 
 
 @dataclass(frozen=True)
 class Sources:
     """States of the store that a selection reads."""
 
-    manifest: Pointer
-    scores: Pointer | None
-    tasks: Pointer | None
+    pointers: list[Pointer]
+
+    def of(self, table: str) -> Pointer:
+        """The state of a table. Raises NotMaterializedError if there is none."""
+        for pointer in self.pointers:
+            if pointer.table == table:
+                return pointer
+        raise NotMaterializedError(f"the selection needs {table}")
 
     @property
-    def pointers(self) -> list[Pointer]:
-        """Those that are there."""
-        return [p for p in (self.manifest, self.scores, self.tasks) if p is not None]
+    def manifest(self) -> Pointer:
+        """The state of the dataset."""
+        return self.of("manifest")
 
 
 def present_sources(ctx: Context, recipe: RecipeSettings) -> Sources:
     """The current states. Raises NotMaterializedError while one is missing."""
     manifest = ctx.store.require("manifest", {"dataset": recipe.dataset})
-    if recipe.method != "presel":
-        return Sources(manifest, None, None)
-    names = ("presel_scores", "presel_tasks")
-    found, tasks = (ctx.store.require(name, scores.partition(recipe.dataset, recipe.mode)) for name in names)
-    return Sources(manifest, found, tasks)
+    if recipe.method == "random":
+        return Sources([manifest])
+    if recipe.method == "presel":
+        names = ("presel_scores", "presel_tasks")
+        key = scores.partition(recipe.dataset, recipe.mode)
+        return Sources([manifest, *(ctx.store.require(name, key) for name in names)])
+    method = composition(ctx.project, recipe)
+    found = ctx.store.require(method_scores.TABLE, method_scores.partition(recipe.dataset, method))
+    return Sources([manifest, found, *need_pointers(ctx, recipe.dataset, method.selection_needs)])
 
 
 def inputs(ctx: Context, name: str) -> Inputs:
     """Inputs of a recipe's selection."""
     recipe = ctx.project.recipe(name)
     settings = recipe.model_dump(mode="json", exclude={"train"})
-    return inputs_of(present_sources(ctx, recipe).pointers, recipe=settings, code=SELECTION_CODE)
+    method = "" if recipe.method in OWN_PIPELINE else composition(ctx.project, recipe).settings_fingerprint
+    return inputs_of(present_sources(ctx, recipe).pointers, recipe=settings, method=method, code=SELECTION_CODE)
 
 
 def is_current(ctx: Context, name: str) -> bool:
@@ -72,8 +86,6 @@ def is_current(ctx: Context, name: str) -> bool:
 
 def select_rows(ctx: Context, recipe: RecipeSettings, sources: Sources) -> SelectionResult:
     """The selection as a pure function of states of the store and the recipe's settings."""
-    if recipe.method not in METHODS:
-        raise ConfigError(f"method {recipe.method!r} is unknown; known: {', '.join(METHODS)}")
     table = ctx.store.read(sources.manifest, ["sample_id", "task", "is_duplicate"])
     table = table.filter(pc.invert(table["is_duplicate"]))
     n_rows = table.num_rows
@@ -81,7 +93,9 @@ def select_rows(ctx: Context, recipe: RecipeSettings, sources: Sources) -> Selec
     def select(budget_rows: int) -> SelectionResult:
         if recipe.method == "random":
             return _random(ctx, recipe, sources, table, budget_rows)
-        return _presel(ctx, recipe, sources, budget_rows)
+        if recipe.method == "presel":
+            return _presel(ctx, recipe, sources, budget_rows)
+        return _composed(ctx, recipe, sources, budget_rows)
 
     if recipe.budget.tokens is not None:
         return largest_within_tokens(ctx, sources.manifest, select, recipe.budget.tokens, n_rows)
@@ -104,11 +118,26 @@ def _random(
     return stratified_random(ids, table["task"].to_pylist(), has_image, budget_rows, seed=recipe.seed)
 
 
+def _composed(ctx: Context, recipe: RecipeSettings, sources: Sources, budget_rows: int) -> SelectionResult:
+    signals, values, method = composed_inputs(ctx, recipe, sources)
+    return compose(signals, values, method, budget_rows, seed=recipe.seed, text_policy=recipe.text_policy)
+
+
+def composed_inputs(
+    ctx: Context, recipe: RecipeSettings, sources: Sources
+) -> tuple[StoreSignals, NDArray[np.float64], Composition]:
+    """What a composed method selects from: signals, the score of every row [n] (NaN: none), the method."""
+    signals = StoreSignals(ctx, sources.pointers)
+    table = ctx.store.read(sources.of(method_scores.TABLE), ["sample_id", "value"]).sort_by("sample_id")
+    if table["sample_id"].to_pylist() != signals.sample_ids:
+        raise SelectionError(f"the scores of dataset {recipe.dataset} are not of its present rows; score it again")
+    values = pc.fill_null(table["value"], np.nan).to_numpy()
+    return signals, values, composition(ctx.project, recipe)
+
+
 def _presel(ctx: Context, recipe: RecipeSettings, sources: Sources, budget_rows: int) -> SelectionResult:
-    if sources.scores is None or sources.tasks is None:
-        raise NotMaterializedError("presel needs presel_scores and presel_tasks")
-    tasks = ctx.store.read(sources.tasks, ["task", "difficulty"])
-    rows = presel_rows(ctx.store.read(sources.scores))
+    tasks = ctx.store.read(sources.of("presel_tasks"), ["task", "difficulty"])
+    rows = presel_rows(ctx.store.read(sources.of("presel_scores")))
     difficulty = dict(zip(tasks["task"].to_pylist(), tasks["difficulty"].to_pylist(), strict=True))
     options = PreselOptions.model_validate(recipe.options)
     return presel_select(rows, budget_rows, difficulty, options, seed=recipe.seed, mode=recipe.mode)
@@ -251,14 +280,10 @@ def select_again(ctx: Context, manifest: dict[str, Any]) -> list[SelectedRow]:
         references = [parse_reference(reference) for reference in manifest["inputs"]]
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"the manifest has no recipe or no inputs to select again from: {error}") from error
-    found: dict[str, Pointer] = {}
-    for key, version in references:
-        pointer = read_version(ctx.store.files, key, version)
-        found[pointer.table] = pointer
-    if "manifest" not in found:
+    pointers = [read_version(ctx.store.files, key, version) for key, version in references]
+    if not any(pointer.table == "manifest" for pointer in pointers):
         raise VerificationError(f"the manifest names no state of dataset {recipe.dataset} to select again from")
-    sources = Sources(found["manifest"], found.get("presel_scores"), found.get("presel_tasks"))
-    return select_rows(ctx, recipe, sources).rows
+    return select_rows(ctx, recipe, Sources(pointers)).rows
 
 
 def export_selection(ctx: Context, recipe: str, target: Path, manifest: Path | None) -> int:

@@ -41,6 +41,17 @@ def training_rows(ctx: Context, dataset: str, sample_ids: Sequence[str]) -> list
     return [rows[sample] for sample in sample_ids if sample in rows and sample in tasks]
 
 
+def shard_rows(ctx: Context, shard: str, sample_ids: Sequence[str]) -> list[ModelRow]:
+    """Rows of a shard by id, in the order of `sample_ids`; they have no task, which only a dataset gives them."""
+    table = samples_of(ctx, [shard], set(sample_ids), ["sample_id", "conversation", "image_ids"])
+    columns = (table[name].to_pylist() for name in ("sample_id", "conversation", "image_ids"))
+    rows = {
+        sample: ModelRow(sample, "", tuple(turns_of(conversation)), tuple(images))
+        for sample, conversation, images in zip(*columns, strict=True)
+    }
+    return [rows[sample] for sample in sample_ids]
+
+
 def image_provider(ctx: Context) -> Callable[[str], "Image"]:
     """Loader of the store's images by id, with the largest pixel limit of the project's datasets."""
     limit = max(dataset.images.max_pixels for dataset in ctx.project.datasets.values())

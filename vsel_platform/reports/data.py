@@ -116,21 +116,39 @@ def relevance_of_shard(ctx: Context, shard: str) -> dict[str, Floats]:
     return found
 
 
+def visual_gain_of_shard(ctx: Context, shard: str) -> Floats:
+    """Loss without minus loss with the image, of the rows of a shard that have both, under the base model."""
+    from vsel_platform.pipeline import base_losses
+
+    pointer = ctx.store.pointer("losses", base_losses.partition(ctx, shard))
+    if pointer is None:
+        return np.empty(0)
+    table = ctx.store.read(pointer, ["sample_id", "condition", "loss_mean"])
+    means = {}
+    for condition in ("full", "no_image"):
+        part = table.filter(pc.equal(table["condition"], condition))
+        means[condition] = dict(zip(part["sample_id"].to_pylist(), part["loss_mean"].to_pylist(), strict=True))
+    pairs = [(means["full"].get(i), blind) for i, blind in sorted(means["no_image"].items())]
+    return np.array([blind - full for full, blind in pairs if full is not None and blind is not None], np.float64)
+
+
 def scores_pointer(ctx: Context, dataset: str, mode: str, table: str = "presel_scores") -> Pointer | None:
     """Published PreSel scores (or `presel_tasks`) of a dataset."""
     return ctx.store.pointer(table, {"dataset": dataset, "mode": mode})
 
 
-def typicality(ctx: Context, scores: Pointer, selected: pa.Array | None = None) -> tuple[Floats, Floats]:
-    """Typicality of all scored rows, and of those among them whose id is in `selected` (8 bytes a row)."""
+def column_values(
+    ctx: Context, scores: Pointer, column: str, selected: pa.Array | None = None
+) -> tuple[Floats, Floats]:
+    """A column of all scored rows, and of those among them whose id is in `selected` (8 bytes a row)."""
     everything: list[Floats] = [np.empty(0)]
     chosen: list[Floats] = [np.empty(0)]
-    names = ["sample_id", "typicality"] if selected is not None else ["typicality"]
+    names = ["sample_id", column] if selected is not None else [column]
     for table in parts(ctx, scores, names):
-        known = table.filter(pc.is_valid(table["typicality"]))
-        everything.append(known["typicality"].to_numpy())
+        known = table.filter(pc.is_valid(table[column]))
+        everything.append(known[column].to_numpy())
         if selected is not None:
-            chosen.append(known.filter(pc.is_in(known["sample_id"], selected))["typicality"].to_numpy())
+            chosen.append(known.filter(pc.is_in(known["sample_id"], selected))[column].to_numpy())
     return np.concatenate(everything), np.concatenate(chosen)
 
 

@@ -130,6 +130,23 @@ def typicality_sheet(ctx: Context, scores: Pointer) -> bytes | None:
     )
 
 
+def score_sheet(ctx: Context, scores: Pointer, name: str) -> bytes | None:
+    """Contact sheet of the rows with the highest and the lowest scores; None if none has one."""
+    from vsel_platform.reports.thumbnails import contact_sheet
+
+    dataset = scores.partition["dataset"]
+    highest, lowest = (extremes(ctx, scores, descending=down, column="value") for down in (True, False))
+    texts = excerpts(ctx, dataset, {caption.sample_id for caption in (*highest, *lowest)})
+    head = distinct_pictures(highest, texts)
+    shown = {caption.sample_id for caption in head}
+    tail = distinct_pictures([caption for caption in lowest if caption.sample_id not in shown], texts)
+    return contact_sheet(
+        [("Highest scores", tiles(ctx, head, texts)), ("Lowest scores", tiles(ctx, tail, texts))],
+        title=f"Highest and lowest {name} scores of dataset {dataset}",
+        subtitle="one of each task in turn",
+    )
+
+
 def _paths(ctx: Context, image_ids: set[str]) -> dict[str, str]:
     """Paths of a few images; only as many shards are read as it takes to find them."""
     wanted = pa.array(sorted(image_ids), pa.string())
@@ -151,30 +168,31 @@ def _open(ctx: Context, path: str) -> "Image.Image | None":
     return None if isinstance(found, ContentFailure) else found
 
 
-def extremes(ctx: Context, scores: Pointer, *, descending: bool) -> list[Caption]:
-    """Rows with the highest (or lowest) typicality, one task after the other, as captions.
+def extremes(ctx: Context, scores: Pointer, *, descending: bool, column: str = "typicality") -> list[Caption]:
+    """Rows with the highest (or lowest) value of a column, one task after the other, as captions.
 
     The first of every task come first, then the second ones, and so on, so that one large task does not fill the page.
     """
-    names = ["sample_id", "task", "image_id", "typicality"]
+    names = ["sample_id", "task", "image_id", column]
     best: pa.Table | None = None
     for part in parts(ctx, scores, names):
-        known = part.filter(pc.is_valid(part["typicality"]))
-        best = _first_of_tasks(known if best is None else pa.concat_tables([best, known]), descending)
+        known = part.filter(pc.is_valid(part[column]))
+        best = _first_of_tasks(known if best is None else pa.concat_tables([best, known]), column, descending)
     if best is None:
         return []
     place = _place_in_task(best["task"])
     rows: list[dict[str, Any]] = best.to_pylist()
     sign = -1 if descending else 1
-    order = sorted(range(len(rows)), key=lambda i: (place[i], sign * rows[i]["typicality"], rows[i]["sample_id"]))
-    return [Caption(rows[i]["sample_id"], rows[i]["task"], f"typicality {rows[i]['typicality']:.3f}") for i in order]
+    order = sorted(range(len(rows)), key=lambda i: (place[i], sign * rows[i][column], rows[i]["sample_id"]))
+    word = "typicality" if column == "typicality" else "score"
+    return [Caption(rows[i]["sample_id"], rows[i]["task"], f"{word} {rows[i][column]:.3g}") for i in order]
 
 
-def _first_of_tasks(table: pa.Table, descending: bool) -> pa.Table:
-    """The most extreme rows of every task, each picture once, sorted by task and typicality."""
+def _first_of_tasks(table: pa.Table, column: str, descending: bool) -> pa.Table:
+    """The most extreme rows of every task, each picture once, sorted by task and column."""
     order = [
         ("task", "ascending"),
-        ("typicality", "descending" if descending else "ascending"),
+        (column, "descending" if descending else "ascending"),
         ("image_id", "ascending"),
         ("sample_id", "ascending"),
     ]

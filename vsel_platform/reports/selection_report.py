@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vsel_platform.config import Budget
+from vsel_platform.config import Budget, RecipeSettings
+from vsel_platform.methods.registry import OWN_PIPELINE, composition
+from vsel_platform.pipeline import method_scores
 from vsel_platform.pipeline.context import Context
 from vsel_platform.reports import maps, plots
-from vsel_platform.reports.data import add_counts, dataset_summary, scores_pointer, typicality
+from vsel_platform.reports.data import add_counts, column_values, dataset_summary, scores_pointer
 from vsel_platform.reports.map_data import scored_map
 from vsel_platform.reports.pictures import PER_SECTION, Caption, Excerpt, distinct_pictures, excerpts, tiles
 from vsel_platform.reports.plots import TaskBudget
@@ -162,7 +164,7 @@ def _plots(
     scores = scores_pointer(ctx, settings.dataset, settings.mode)
     if settings.method in TYPICALITY_METHODS and scores is not None:
         ids = selected.combine_chunks()
-        values, chosen = typicality(ctx, scores, ids)
+        values, chosen = column_values(ctx, scores, "typicality", ids)
         title = f"How typical the rows are that recipe {recipe} selects"
         made["typicality"] = plots.histogram(values, chosen, title=title, xlabel=TYPICALITY_LABEL)
         data = scored_map(ctx, scores, ids)
@@ -171,8 +173,34 @@ def _plots(
             made["embedding map"] = maps.embedding_map(
                 data.vectors, data.tasks, data.selected, title=title, sampled=data.sampled
             )
+    if settings.method not in OWN_PIPELINE:
+        made |= _composed_plots(ctx, recipe, settings, selected)
     made["first and last rows"] = _ends_sheet(ctx, recipe, ends, texts)
     return [Plot(name, png) for name, png in made.items() if png is not None]
+
+
+def _composed_plots(
+    ctx: Context, recipe: str, settings: RecipeSettings, selected: pa.ChunkedArray
+) -> dict[str, bytes | None]:
+    """Scores of all rows and of the selected ones, and where they lie if there are image embeddings."""
+    method = composition(ctx.project, settings)
+    pointer = ctx.store.pointer(method_scores.TABLE, method_scores.partition(settings.dataset, method))
+    if pointer is None:
+        return {}
+    ids = selected.combine_chunks()
+    pool, chosen = column_values(ctx, pointer, "value", ids)
+    histogram = plots.histogram(
+        pool,
+        chosen,
+        title=f"Scores of the rows that recipe {recipe} selects",
+        xlabel=f"{method.score.name} score, higher is more valuable",
+    )
+    found = scored_map(ctx, pointer, ids)
+    if found is None:
+        return {"scores": histogram}
+    title = f"Where the rows of recipe {recipe} lie among the images of {settings.dataset}"
+    shown = maps.embedding_map(found.vectors, found.tasks, found.selected, title=title, sampled=found.sampled)
+    return {"scores": histogram, "embedding map": shown}
 
 
 def _ends_sheet(ctx: Context, recipe: str, ends: tuple[pa.Table, pa.Table], texts: dict[str, Excerpt]) -> bytes | None:

@@ -1,23 +1,28 @@
-"""Answer loss of rows with and without the question (PreSel, specification A1.3, with its faults corrected).
+"""Answer loss of rows with and without the question or the image (PreSel's, specification A1.3, corrected).
 
-loss(answers | image, questions) is condition `full`, loss(answers | image) is `no_question`; both are over the same
-target tokens: every token of every answer, and the end token after it.
+loss(answers | image, questions) is condition `full`, loss(answers | image) is `no_question`, loss(answers | questions)
+is `no_image`; all are over the same target tokens: every token of every answer, and the end token after it.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.batching import BatchLimits
 from vsel_platform.models.images import ContentFailure, ImageProvider
 from vsel_platform.models.scoring import TokenScores
 from vsel_platform.models.vlm import Condition, ConversationRow, VisionLanguageModel
-from vsel_platform.signals.answer_scoring import WINDOW_ROWS, RowScores, ScoringOptions, score_windows
+from vsel_platform.signals.answer_scoring import RowScores, score_windows
+from vsel_platform.signals.windows import WINDOW_ROWS, WindowOptions
 
 SIGNAL = "losses"
-CODE_VERSION = 1
+CODE_VERSION = 2
 CONDITIONS: tuple[Condition, ...] = ("full", "no_question")
+ALL_CONDITIONS: tuple[Condition, ...] = ("full", "no_question", "no_image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,8 @@ class LossRow:
 class LossValue:
     """Loss of one row under one condition: sum [nat] and mean [nat/token] over `n_tokens` targets.
 
-    Both are None if the row could not be scored; the batch's failures say why. `n_cut` tokens were cut off because
-    the row is longer than the model's limit.
+    `entropy_mean` [nat] and `el2n_mean` are means over the same tokens. All are None if the row could not be scored;
+    the batch's failures say why. `n_cut` tokens were cut off because the row is longer than the model's limit.
     """
 
     sample_id: str
@@ -43,6 +48,8 @@ class LossValue:
     loss_sum: float | None
     loss_mean: float | None
     n_tokens: int
+    entropy_mean: float | None = None
+    el2n_mean: float | None = None
     n_cut: int = 0
 
 
@@ -79,18 +86,18 @@ def answer_losses(
     """Losses of rows, one batch per window of `window_rows` consecutive rows.
 
     `images(image_id)` gives a picture or its preprocessed pixels; each distinct image of a window passes through
-    the vision tower once. A row with a broken image, without an answer or with a non-finite loss has None for
-    both losses and a failure. `on_batch` gets the number of rows done so far. To resume, pass the rows behind the
-    last finished window: the values do not depend on the windows before. Raises OutOfMemoryError if one row does
-    not fit into memory.
+    the vision tower once. A row with a broken image, without an answer or with a non-finite loss has None for its
+    losses and a failure; a row without images has no value under `no_image`. `on_batch` gets the number of rows done
+    so far. To resume, pass the rows behind the last finished window: the values do not depend on the windows before.
+    Raises OutOfMemoryError if one row does not fit into memory.
     """
-    options = ScoringOptions(batch_tokens, window_rows, decode_workers)
+    options = WindowOptions(batch_tokens, window_rows, decode_workers)
     done = 0
     for window in score_windows(
         model,
         rows,
         images,
-        conditions=conditions,
+        conditions=lambda row: applicable(conditions, row),
         options=options,
         render=lambda row, condition: model.render(row.turns, len(row.images), condition),
         limits=limits,
@@ -102,10 +109,15 @@ def answer_losses(
             on_batch(done)
 
 
+def applicable(conditions: Sequence[Condition], row: ConversationRow) -> list[Condition]:
+    """Conditions that mean something for a row: one without images has no `no_image`."""
+    return [condition for condition in conditions if row.images or condition != "no_image"]
+
+
 def _loss_batch(window: Sequence[RowScores[ConversationRow]], conditions: Sequence[Condition]) -> LossBatch:
     values, failures = [], []
     for result in window:
-        own = [_loss_value(result, condition) for condition in conditions]
+        own = [_loss_value(result, condition) for condition in applicable(conditions, result.row)]
         values += own
         failure = result.failure
         if failure is None and any(value.loss_sum is None for value in own):
@@ -128,8 +140,16 @@ def _loss_value(result: RowScores[ConversationRow], condition: Condition) -> Los
         total,
         None if total is None else total / count,
         count,
+        finite_mean(scores.entropy),
+        finite_mean(scores.el2n),
         result.rendered[condition].n_cut,
     )
+
+
+def finite_mean(values: NDArray[np.float64]) -> float | None:
+    """Mean of float64 values; None if it is not finite."""
+    mean = float(values.mean())
+    return mean if math.isfinite(mean) else None
 
 
 def loss_sum(scores: TokenScores) -> float | None:

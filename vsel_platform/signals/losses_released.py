@@ -26,7 +26,8 @@ from vsel_platform.models.llava_released import (
 from vsel_platform.models.released_tokenizer import ReleasedTokenizer
 from vsel_platform.models.templates import IMAGE_TAG
 from vsel_platform.models.vlm import IGNORED_LABEL, RenderedRow
-from vsel_platform.signals.answer_scoring import RowScores, ScoringOptions, score_windows
+from vsel_platform.signals.answer_scoring import RowScores, score_windows
+from vsel_platform.signals.windows import WindowOptions
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -131,8 +132,8 @@ def released_losses(
         model,
         rows,
         lambda name: _open(image_folder / name),
-        conditions=("full",),
-        options=ScoringOptions(batch_tokens),
+        conditions=lambda row: ("full",),
+        options=WindowOptions(batch_tokens),
         render=lambda row, _: released_row(row.turns_as_given, model),
     ):
         for result in window:

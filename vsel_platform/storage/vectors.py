@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,9 +15,12 @@ from vsel_platform.storage.files import FileStore
 
 VECTOR_SIGNALS = {
     "image_embeddings": "Embedding of every distinct image under an encoder (LanceDB).",
+    "vision_representations": "What the instruction looks at in the image, per row: mean of the attended image tokens "
+    "behind the first decoder layer (ScalSelect; LanceDB).",
 }
 FOLDER = "vectors"
 ROWS_PER_FRAGMENT = 100_000
+BLOCK_ROWS = 8192
 COMPACT_ATTEMPTS = 5
 # A writer that holds the claim to create a table does so within this time, or was killed.
 CLAIM_S = 60.0
@@ -106,6 +109,21 @@ class VectorStore:
         dimension = found.schema.field("vector").type.list_size
         values = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return found["id"].to_pylist(), values.reshape(-1, dimension).astype(np.float32)
+
+    def blocks(
+        self, signal: str, fingerprint: str, version: int | None = None, *, block_rows: int = BLOCK_ROWS
+    ) -> Iterator[tuple[list[str], np.ndarray]]:
+        """All ids and vectors float32 [b, d] of a table in blocks of bounded size, in no particular order.
+
+        Raises NotMaterializedError if there is no such table, StorageError if the version was collected.
+        """
+        dataset = self.dataset(table_name(signal, fingerprint), version)
+        if dataset is None:
+            raise NotMaterializedError(f"{signal} under fingerprint {fingerprint} has not been materialized yet")
+        for batch in dataset.to_batches(columns=["id", "vector"], batch_size=block_rows):
+            column = batch["vector"]
+            values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+            yield batch["id"].to_pylist(), values.astype(np.float32)
 
     def existing_ids(self, signal: str, fingerprint: str, ids: Collection[str]) -> set[str]:
         """Those of the given ids that have a vector."""

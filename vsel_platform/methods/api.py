@@ -1,0 +1,162 @@
+"""What a method is made of: score x quota x diversity, three independent choices, and the budget.
+
+A score says how valuable a row is. A quota says in which groups rows compete, and what share of the budget each
+group gets. A diversity rule picks a group's rows. A method of a paper is a named choice of the three.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from vsel_platform.tables import Column
+
+if TYPE_CHECKING:
+    from vsel_platform.selection.leverage import Moments
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Condition = Literal["full", "no_question", "no_image"]
+Need = Literal[
+    "base_losses", "image_embeddings", "vision_representations", "representation_moments"
+]  # fmt: skip
+TextPolicy = Literal["proportional", "none", "all"]
+
+
+class Options(BaseModel):
+    """Base of the options of scores, quotas and diversity rules; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LossColumns:
+    """Losses of rows under one condition, float64 [n], NaN where there is none: sum [nat], mean [nat/token], number
+    of answer tokens, mean entropy [nat], mean EL2N."""
+
+    sum: Floats
+    mean: Floats
+    n_tokens: Floats
+    entropy: Floats
+    el2n: Floats
+
+
+class Signals(Protocol):
+    """Signals of the distinct rows of a dataset. Arrays are aligned with `sample_ids`, which are sorted."""
+
+    @property
+    def sample_ids(self) -> Sequence[str]:
+        """Identities of the rows, sorted."""
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """Task of every row."""
+
+    @property
+    def image_ids(self) -> Sequence[str | None]:
+        """First image of every row, None for text-only rows."""
+
+    @property
+    def n_characters(self) -> NDArray[np.int64]:
+        """Length of all texts of every row [characters], int64 [n]."""
+
+    def losses(self, condition: Condition) -> LossColumns:
+        """Losses under the base model (need `base_losses`)."""
+
+    def vectors(self, signal: str) -> tuple[Indices, NDArray[np.float32]]:
+        """(place of every row's vector int64 [n], -1 for none; vectors float32 [m, d]): rows may share a vector."""
+
+    def blocks(self, signal: str) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
+        """(row numbers int64 [b], their vectors float32 [b, d]) in blocks of bounded size, in any order."""
+
+    def moments(self, signal: str) -> "Moments":
+        """Moments of the vectors of the dataset's rows (need `representation_moments`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """Scores float64 [n], higher is more valuable, NaN where there is none; columns of the score's own, aligned."""
+
+    score: Floats
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """How valuable a row is.
+
+    compute: signals and options to scores. needs: the signals that it reads. columns: its own columns of the score
+    table. text: whether text-only rows are scored like others, or are a stratum of their own.
+    """
+
+    name: str
+    compute: Callable[[Signals, Any], ScoreTable]
+    description: str
+    needs: Sequence[Need] = ()
+    options: type[Options] = Options
+    columns: Sequence[Column] = ()
+    text: Literal["scored", "stratum"] = "scored"
+    version: str = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Group of every row, int64 [n] (-1: none, such a row is not selected), and names and weights of the groups."""
+
+    labels: Indices
+    names: Sequence[str]
+    weights: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Quota:
+    """In which groups rows compete; `groups(signals, scores, options)`."""
+
+    name: str
+    groups: Callable[[Signals, Floats, Any], Groups]
+    description: str
+    needs: Sequence[Need] = ()
+    options: type[Options] = Options
+
+
+@dataclass(frozen=True, slots=True)
+class Picking:
+    """One group to pick from: row numbers int64 [m] sorted, their scores, how many to take, and the recipe's seed."""
+
+    members: Indices
+    scores: Floats
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Which rows of a group are taken; `pick(signals, picking, options)` gives row numbers, best first."""
+
+    name: str
+    pick: Callable[[Signals, Picking, Any], Indices]
+    description: str
+    needs: Sequence[Need] = ()
+    options: type[Options] = Options
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named choice of score, quota and diversity (by name, or a Score of the method's own).
+
+    paper: where it comes from. deviation: what differs from the paper. defaults: options that differ from those of
+    the parts. source: hash of the file that a method of a project comes from.
+    """
+
+    name: str
+    score: str | Score
+    quota: str = "none"
+    diversity: str = "top"
+    paper: str = ""
+    deviation: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""

@@ -1,0 +1,140 @@
+"""Stage `<score>_scores`: a score of every row of a dataset, from the stored signals. No model runs here."""
+
+import time
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from vsel_platform.errors import SelectionError
+from vsel_platform.methods.api import ScoreTable
+from vsel_platform.methods.registry import Composition, scores_of
+from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
+from vsel_platform.pipeline.method_signals import StoreSignals
+from vsel_platform.pipeline.needs import need_pointers
+from vsel_platform.pipeline.quality import publish_checked
+from vsel_platform.pipeline.timing import record_rate
+from vsel_platform.storage.pointers import Pointer
+from vsel_platform.tables import TABLES
+
+TABLE = "method_scores"
+METHOD_SCORE_CODE = "method_scores-1"
+SUFFIX = "_scores"
+
+
+def stage_name(score: str) -> str:
+    """Asset of a score."""
+    return f"{score}{SUFFIX}"
+
+
+def partition(dataset: str, method: Composition) -> dict[str, str]:
+    """Partition of a dataset's scores."""
+    return {"dataset": dataset, "score": method.score.name, "variant": method.variant}
+
+
+def variants(ctx: Context, score: str, dataset: str) -> list[Composition]:
+    """Options under which recipes of the dataset use the score."""
+    recipes = [recipe for recipe in ctx.project.recipes.values() if recipe.dataset == dataset]
+    return scores_of(ctx.project, recipes).get(score, [])
+
+
+def source_pointers(ctx: Context, dataset: str, method: Composition) -> list[Pointer]:
+    """What a score is made from. Raises NotMaterializedError while a signal is missing."""
+    manifest = ctx.store.require("manifest", {"dataset": dataset})
+    return [manifest, *need_pointers(ctx, dataset, method.score.needs)]
+
+
+def inputs(ctx: Context, dataset: str, method: Composition) -> Inputs:
+    """Inputs of one variant of a score."""
+    return inputs_of(
+        source_pointers(ctx, dataset, method),
+        score=method.score.name,
+        version=method.score.version,
+        variant=method.variant,
+        code=METHOD_SCORE_CODE,
+    )
+
+
+def is_current(ctx: Context, score: str, dataset: str) -> bool:
+    """Whether the stored scores are of the present signals, under all options that recipes use."""
+    return all(
+        pointer is not None and pointer.input_fingerprint == inputs(ctx, dataset, method).fingerprint
+        for method in variants(ctx, score, dataset)
+        for pointer in [ctx.store.pointer(TABLE, partition(dataset, method))]
+    )
+
+
+def want(ctx: Context, score: str, dataset: str) -> str:
+    """The state that the scores should reach."""
+    return "-".join(inputs(ctx, dataset, method).fingerprint for method in variants(ctx, score, dataset))
+
+
+def run(ctx: Context, score: str, dataset: str) -> StageResult:
+    """Score a dataset under all options that recipes use."""
+    start = time.perf_counter()
+    published: list[Pointer] = []
+    notes: list[str] = []
+    missing = n_rows = 0
+    for method in variants(ctx, score, dataset):
+        wanted = inputs(ctx, dataset, method)
+        signals = StoreSignals(ctx, source_pointers(ctx, dataset, method))
+        found = method.score.compute(signals, method.score_options)
+        table = score_table(signals, method, found)
+        missing, n_rows = missing + table["value"].null_count, len(signals.sample_ids)
+        notes += found.notes
+        published.append(
+            publish_checked(
+                ctx,
+                TABLE,
+                partition(dataset, method),
+                table,
+                input_fingerprint=wanted.fingerprint,
+                inputs=wanted.references,
+                code_version=METHOD_SCORE_CODE,
+                run_id=ctx.run_id,
+                metadata={"options": method.score_options.model_dump(mode="json"), "notes": list(found.notes)},
+            )
+        )
+    seconds = time.perf_counter() - start
+    record_rate(ctx, stage_name(score), "", n_rows * len(published), seconds)
+    return StageResult(
+        stage_name(score),
+        {"dataset": dataset},
+        "-".join(pointer.data_version for pointer in published) or "none",
+        n_rows,
+        failed=missing,
+        seconds=seconds,
+        references=[pointer.reference for pointer in published],
+        metadata={"rows_without_score": missing} | ({"notes": "; ".join(notes)} if notes else {}),
+    )
+
+
+def score_table(signals: StoreSignals, method: Composition, found: ScoreTable) -> pa.Table:
+    """Rows of `method_scores`. Raises SelectionError if the score gives other rows or columns than it says."""
+    n = len(signals.sample_ids)
+    declared = {column.name for column in method.score.columns}
+    if len(found.score) != n or set(found.columns) != declared or any(len(v) != n for v in found.columns.values()):
+        raise SelectionError(
+            f"score {method.score.name}: {len(found.score)} scores and columns {sorted(found.columns)} for {n} rows "
+            f"and declared columns {sorted(declared)}"
+        )
+    value = np.where(np.isfinite(found.score), found.score, np.nan)
+    own = {name: _plain(values) for name, values in found.columns.items()}
+    details: list[str | None] = [None] * n
+    if own:
+        details = [orjson.dumps(dict(zip(own, row, strict=True))).decode() for row in zip(*own.values(), strict=True)]
+    columns = {
+        "sample_id": signals.sample_ids,
+        "task": signals.tasks,
+        "image_id": signals.image_ids,
+        "value": pa.array(value, from_pandas=True),
+        "details": details,
+    }
+    return pa.table(columns, schema=TABLES[TABLE].arrow_schema())
+
+
+def _plain(values: Any) -> list[Any]:
+    """Python values; what is not finite is None."""
+    plain = np.asarray(values).tolist()
+    return [None if isinstance(value, float) and not np.isfinite(value) else value for value in plain]

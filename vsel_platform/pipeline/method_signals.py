@@ -1,0 +1,108 @@
+"""The signals of a dataset as methods see them (`methods.api.Signals`), read from given states of the store."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vsel_platform.errors import NotMaterializedError
+from vsel_platform.methods.api import Condition, Indices, LossColumns
+from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.moments import read_moments
+from vsel_platform.selection.leverage import Moments
+from vsel_platform.storage.pointers import Pointer
+
+# Vectors of these belong to images; those of the others to rows.
+IMAGE_SIGNALS = ("image_embeddings",)
+
+
+class StoreSignals:
+    """Signals behind pointers: `manifest`, `samples` of its shards, and whatever signals are asked for."""
+
+    def __init__(self, ctx: Context, pointers: Sequence[Pointer]) -> None:
+        self._ctx = ctx
+        self._pointers = pointers
+        manifest = next(iter(self._of("manifest")))
+        table = ctx.store.read(manifest, ["sample_id", "task", "is_duplicate"])
+        table = table.filter(pc.invert(table["is_duplicate"])).sort_by("sample_id")
+        self.sample_ids: list[str] = table["sample_id"].to_pylist()
+        self.tasks: list[str] = table["task"].to_pylist()
+        self._row = {sample: i for i, sample in enumerate(self.sample_ids)}
+
+    @cached_property
+    def image_ids(self) -> list[str | None]:
+        """First image of every row."""
+        return self._contents[0]
+
+    @cached_property
+    def n_characters(self) -> NDArray[np.int64]:
+        """Length of all texts of every row."""
+        return self._contents[1]
+
+    @cached_property
+    def _contents(self) -> tuple[list[str | None], NDArray[np.int64]]:
+        images: list[str | None] = [None] * len(self.sample_ids)
+        characters = np.zeros(len(self.sample_ids), np.int64)
+        for pointer in self._of("samples"):
+            table = self._ctx.store.read(pointer, ["sample_id", "image_ids", "n_characters"])
+            for sample, own, length in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+                i = self._row.get(sample)
+                if i is not None:
+                    images[i] = own[0] if own else None
+                    characters[i] = length
+        return images, characters
+
+    def losses(self, condition: Condition) -> LossColumns:
+        """Losses under the base model."""
+        names = ("loss_sum", "loss_mean", "n_tokens", "entropy_mean", "el2n_mean")
+        columns = {name: np.full(len(self.sample_ids), np.nan) for name in names}
+        for pointer in self._of("losses"):
+            table = self._ctx.store.read(pointer, ["sample_id", "condition", *names])
+            table = table.filter(pc.equal(table["condition"], condition))
+            rows = np.array([self._row.get(sample, -1) for sample in table["sample_id"].to_pylist()], np.int64)
+            for name in names:
+                values = pc.fill_null(table[name].cast("float64"), np.nan).to_numpy()
+                columns[name][rows[rows >= 0]] = values[rows >= 0]
+        return LossColumns(*(columns[name] for name in names))
+
+    def vectors(self, signal: str) -> tuple[Indices, NDArray[np.float32]]:
+        """Place of every row's vector, -1 for none, and the vectors."""
+        contents = self._content_ids(signal)
+        ids, matrix = self._ctx.vectors.read(
+            signal, self._fingerprint(signal), sorted({c for c in contents if c is not None}), self._version(signal)
+        )
+        place = {content: i for i, content in enumerate(ids)}
+        return np.array([-1 if c is None else place.get(c, -1) for c in contents], np.int64), matrix
+
+    def blocks(self, signal: str) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
+        """Row numbers and vectors in blocks; rows that share an image come several times."""
+        rows_of: dict[str, list[int]] = {}
+        for i, content in enumerate(self._content_ids(signal)):
+            if content is not None:
+                rows_of.setdefault(content, []).append(i)
+        for ids, vectors in self._ctx.vectors.blocks(signal, self._fingerprint(signal), self._version(signal)):
+            pairs = [(row, place) for place, content in enumerate(ids) for row in rows_of.get(content, ())]
+            if pairs:
+                rows, places = np.array(pairs, np.int64).T
+                yield rows, vectors[places]
+
+    def moments(self, signal: str) -> Moments:
+        """Moments of the rows that have a vector."""
+        return read_moments(self._ctx, next(iter(self._of("representation_moments"))))
+
+    def _content_ids(self, signal: str) -> Sequence[str | None]:
+        return self.image_ids if signal in IMAGE_SIGNALS else self.sample_ids
+
+    def _of(self, table: str) -> list[Pointer]:
+        found = [pointer for pointer in self._pointers if pointer.table == table]
+        if not found:
+            raise NotMaterializedError(f"{table} is not among the signals that the method says it needs")
+        return found
+
+    def _fingerprint(self, signal: str) -> str:
+        return self._of(signal)[0].fingerprint
+
+    def _version(self, signal: str) -> int:
+        return max(int(pointer.metadata.get("lance_version", 0)) for pointer in self._of(signal))

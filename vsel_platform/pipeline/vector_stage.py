@@ -1,0 +1,150 @@
+"""A stage that gives every content of a shard one vector: once per model, resumable, in LanceDB."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vsel_platform.identity import hash_ids
+from vsel_platform.models.images import ContentFailure
+from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
+from vsel_platform.pipeline.parts import PartLog
+from vsel_platform.pipeline.timing import record_rate
+from vsel_platform.signals.failures import failures_table
+
+PART_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class VectorBatch:
+    """Vectors float32 [n, d] of `ids`, and the contents that have none."""
+
+    ids: Sequence[str]
+    vectors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
+    failures: Sequence[ContentFailure] = ()
+
+
+@dataclass(frozen=True)
+class VectorStage:
+    """What is special about one vector signal.
+
+    source: table of the shard whose contents are embedded. unit: what progress counts. fingerprint: names the
+    vectors under the project's settings. wanted: ids of a shard that have such a vector. compute: vectors of
+    the given ids of a shard, batch by batch.
+    """
+
+    signal: str
+    source: Literal["images", "samples"]
+    code: str
+    unit: str
+    fingerprint: Callable[[Context], str]
+    wanted: Callable[[Context, str], list[str]]
+    compute: Callable[[Context, str, list[str]], Iterator[VectorBatch]]
+
+    def partition(self, ctx: Context, shard: str) -> dict[str, str]:
+        """Partition of a shard's vectors under the project's settings."""
+        return {"fingerprint": self.fingerprint(ctx), "shard": shard}
+
+    def inputs(self, ctx: Context, shard: str) -> Inputs:
+        """What the stage reads: the shard's contents."""
+        return inputs_of([ctx.store.require(self.source, {"shard": shard})], encoder=self.fingerprint(ctx))
+
+    def is_current(self, ctx: Context, shard: str) -> bool:
+        """Whether the stored vectors are those of the present contents and model."""
+        pointer = ctx.store.pointer(self.signal, self.partition(ctx, shard))
+        return pointer is not None and pointer.input_fingerprint == self.inputs(ctx, shard).fingerprint
+
+    def run(self, ctx: Context, shard: str) -> StageResult:
+        """Compute the vectors of a shard that are not there yet, and publish."""
+        start = time.perf_counter()
+        key, wanted = self.partition(ctx, shard), self.inputs(ctx, shard)
+        ids = sorted(self.wanted(ctx, shard))
+        known = ctx.vectors.existing_ids(self.signal, key["fingerprint"], ids)
+        log = PartLog(ctx.store.files, f"{self.signal}-{key['fingerprint']}-{shard}")
+        vectors, failures = self._compute(ctx, shard, [i for i in ids if i not in known], log)
+        if known:
+            vectors.update(zip(*ctx.vectors.read(self.signal, key["fingerprint"], sorted(known)), strict=True))
+        version = self._store(ctx, key, vectors)
+        failed = failures_table(failures)
+        ctx.store.publish(
+            "signal_failures",
+            {"signal": self.signal, **key},
+            failed,
+            run_id=ctx.run_id,
+            fingerprint=key["fingerprint"],
+        )
+        pointer = ctx.store.publish_pointer(
+            self.signal,
+            key,
+            rows=len(vectors),
+            data_version=hash_ids([f"{i}{v.tobytes().hex()}" for i, v in vectors.items()]),
+            fingerprint=key["fingerprint"],
+            input_fingerprint=wanted.fingerprint,
+            inputs=wanted.references,
+            code_version=self.code,
+            run_id=ctx.run_id,
+            metadata=version,
+        )
+        log.clear()
+        record_rate(ctx, self.signal, key["fingerprint"], len(vectors) - len(known), time.perf_counter() - start)
+        return StageResult(
+            self.signal,
+            {"shard": shard},
+            pointer.data_version,
+            pointer.rows,
+            computed=len(vectors) - len(known),
+            reused=len(known),
+            failed=failed.num_rows,
+            seconds=time.perf_counter() - start,
+            references=[pointer.reference],
+            metadata=version,
+        )
+
+    def _store(
+        self, ctx: Context, key: dict[str, str], vectors: dict[str, NDArray[np.float32]]
+    ) -> dict[str, str | int]:
+        ids = sorted(vectors)
+        if not ids:
+            return {"dimension": 0}
+        matrix = np.stack([vectors[i] for i in ids]).astype(np.float32)
+        lance = ctx.vectors.replace_shard(self.signal, key["fingerprint"], key["shard"], ids, matrix)
+        return {"lance_table": lance.table, "lance_version": lance.version, "dimension": int(matrix.shape[1])}
+
+    def _compute(
+        self, ctx: Context, shard: str, ids: list[str], log: PartLog
+    ) -> tuple[dict[str, NDArray[np.float32]], list[tuple[str, str, str]]]:
+        """Vectors and failures of the given ids; finished batches of an earlier, killed run are taken over."""
+        vectors = _finished(log, set(ids))
+        todo = [i for i in ids if i not in vectors]
+        failures: list[tuple[str, str, str]] = []
+        if not todo:
+            return vectors, failures
+        pending: list[tuple[str, NDArray[np.float32]]] = []
+
+        def flush() -> None:
+            if pending:
+                log.save(pa.table({"id": [i for i, _ in pending], "vector": [v.tolist() for _, v in pending]}))
+                pending.clear()
+
+        for batch in self.compute(ctx, shard, todo):
+            for content, vector in zip(batch.ids, batch.vectors, strict=True):
+                vectors[content] = vector
+                pending.append((content, vector))
+            failures.extend((f.content_id, f.reason, f.detail) for f in batch.failures)
+            if len(pending) >= PART_ROWS:
+                flush()
+            ctx.progress(self.unit, len(vectors) + len(failures), len(ids))
+        flush()
+        return vectors, failures
+
+
+def _finished(log: PartLog, ids: set[str]) -> dict[str, NDArray[np.float32]]:
+    done = log.load()
+    if done is None:
+        return {}
+    pairs = zip(done["id"].to_pylist(), done["vector"].to_pylist(), strict=True)
+    return {content: np.asarray(vector, np.float32) for content, vector in pairs if content in ids}

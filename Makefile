@@ -4,7 +4,6 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-export DAGSTER_HOME ?= $(CURDIR)/.dagster
 # uv does not read pip's environment: hand on the directory of local wheels, if there is one.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export HF_HUB_OFFLINE ?= 1
@@ -44,4 +43,4 @@ base: setup  ## train the demo's base checkpoint anew
 	$(BIN)/python -m vsel_platform.demo.train_base
 
 clean:  ## remove the environment and the demo
-	rm -rf $(VENV) demo .dagster
+	rm -rf $(VENV) demo

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,12 @@ POSTGRES_VARIABLES = (
 )
 # Dagster puts this tag on every run that it launches through a code server.
 CODE_SERVER_TAG = ".dagster/grpc_info"
-DRIVER_TAG = "vsel/driver"
+# The UI hides tags with this prefix: as chips they make the rows of the runs list several lines high.
+TARGET_TAG = ".dagster/vsel_target"
+WANT_TAG = ".dagster/vsel_want"
+DRIVER_TAG = ".dagster/vsel_driver"
+# A daemon gives a sign of life every 30 s.
+DAEMON_IS_ALIVE_S = 60
 
 
 def settings_file(root: Path) -> Path:
@@ -51,12 +57,15 @@ def prepare_home(root: Path, home: Path) -> Path:
     """Create `home` with a copy of the instance settings of `root`, and return it.
 
     The copy is replaced as a whole, so that services may start at the same time; edit the file in `root`, not
-    the copy. Raises ConfigError for a relative `home` and for what `settings_file` refuses.
+    the copy. Raises ConfigError for a `home` that is relative or cannot be made, and for what `settings_file` refuses.
     """
     if not home.is_absolute():
         raise ConfigError(f"DAGSTER_HOME={home} is relative; Dagster needs an absolute path")
     content = settings_file(root).read_bytes()
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{home} cannot be made ({error}); set DAGSTER_HOME to a directory of your own") from error
     target = home / "dagster.yaml"
     if target.is_file() and target.read_bytes() == content:
         return home
@@ -144,29 +153,65 @@ def _driver_is_dead(tags: Mapping[str, str]) -> bool:
         return True
 
 
+def refuse_second_daemon(instance: "DagsterInstance", since: float) -> None:
+    """Raise ConfigError if a daemon of the instance is alive: two would launch every run twice.
+
+    Signs of life before `since` (seconds since 1970) are those of a daemon that is known to have ended.
+    """
+    seen = max((beat.timestamp for beat in instance.get_daemon_heartbeats().values()), default=0.0)
+    age = time.time() - seen
+    if seen > since and age < DAEMON_IS_ALIVE_S:
+        raise ConfigError(
+            f"a Dagster daemon already works on the instance in {instance.root_directory} (its last sign of life was "
+            f"{age:.0f} s ago); stop it first, or if it was killed wait a minute"
+        )
+
+
 def main(arguments: list[str]) -> int:
-    """Prepare the directory that DAGSTER_HOME names (default: .dagster beside this repository's files)."""
+    """Prepare the directory that DAGSTER_HOME names."""
     parser = argparse.ArgumentParser(prog="python -m automation.instance", description=main.__doc__)
     parser.add_argument(
         "--fail-orphaned-runs",
         action="store_true",
         help="also mark runs as failed that died with the code server; only where that server is not running",
     )
+    parser.add_argument(
+        "--refuse-daemon-since",
+        type=float,
+        metavar="SECONDS",
+        help="fail if a daemon of the instance gave a sign of life after this moment (seconds since 1970)",
+    )
     options = parser.parse_args(arguments)
-    home = Path(os.environ.get("DAGSTER_HOME") or ROOT / ".dagster")
     try:
+        home = _home_from_environment()
         print(prepare_home(ROOT, home))
         initialise(home)
+        _look_at_instance(home, options)
     except VselError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    if options.fail_orphaned_runs:
-        from dagster import DagsterInstance
-
-        with DagsterInstance.from_config(str(home)) as instance:
-            for run_id in fail_orphaned_runs(instance):
-                sys.stderr.write(f"run {run_id} died with the code server and is marked as failed\n")
     return 0
+
+
+def _home_from_environment() -> Path:
+    named = os.environ.get("DAGSTER_HOME")
+    if not named:
+        raise ConfigError(
+            "DAGSTER_HOME is not set; `vsel run` and `vsel ui` set it to .vsel/dagster beside the project file"
+        )
+    return Path(named)
+
+
+def _look_at_instance(home: Path, options: argparse.Namespace) -> None:
+    if not options.fail_orphaned_runs and options.refuse_daemon_since is None:
+        return
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(home)) as instance:
+        if options.refuse_daemon_since is not None:
+            refuse_second_daemon(instance, options.refuse_daemon_since)
+        for run_id in fail_orphaned_runs(instance) if options.fail_orphaned_runs else []:
+            sys.stderr.write(f"run {run_id} died with the code server and is marked as failed\n")
 
 
 if __name__ == "__main__":

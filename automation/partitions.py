@@ -5,7 +5,8 @@ from functools import cache
 import dagster as dg
 
 from resources.project import project_file
-from vsel_platform.config import Project, load_project
+from vsel_platform.config import Project
+from vsel_platform.project import open_project
 
 SHARDS = "shards"
 
@@ -13,7 +14,7 @@ SHARDS = "shards"
 @cache
 def loaded_project() -> Project:
     """The project file as it was when the code location was loaded: it names datasets and recipes."""
-    return load_project(project_file())
+    return open_project(project_file())
 
 
 datasets = dg.StaticPartitionsDefinition(list(loaded_project().datasets))

@@ -75,11 +75,20 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
     checks = [found for found in result.get_asset_check_evaluations() if not found.passed]
     if checks:
         return "; ".join(f"check {c.check_name}: {c.metadata['detail'].value}" for c in checks)
-    events = [event for event in result.all_events if event.is_step_failure]
-    error = events[0].step_failure_data.error if events else None
+    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    if not failures:
+        return "see the run in the Dagster UI"
+    given = failures[0].user_failure_data
+    return given.description if given is not None and given.description else _root_message(failures[0].error)
+
+
+def _root_message(error: dg.SerializableErrorInfo | None) -> str:
+    """Message of what an error was raised from in the end; the class in front of a VselError's says nothing."""
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error else "see the run in the Dagster UI"
+    if error is None:
+        return "see the run in the Dagster UI"
+    return error.message.strip().removeprefix(f"vsel_platform.errors.{error.cls_name}: ")
 
 
 def main(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vsel_platform.config import Project
+from vsel_platform.methods.describe import describe
 from vsel_platform.storage.catalog_schema import COLUMNS, LINEAGE, VECTOR_COLUMNS
 from vsel_platform.storage.vectors import VECTOR_SIGNALS
 from vsel_platform.tables import TABLES, Column, TableSpec
@@ -62,6 +63,17 @@ SQL_ONLY = """
 ## Only in SQL
 
 What `vsel sql` shows beside the tables: embeddings, which lie in LanceDB, and what is known about the store itself.
+"""
+
+METHODS_INTRODUCTION = """\
+# Methods
+
+A recipe names a `method`; `vsel methods` prints this page's content. A method is a score (how valuable is a row?), a
+quota (in which groups do rows compete, and what share of the budget does each get?) and a diversity rule (which rows
+of a group are taken?), under any budget. A recipe may exchange each part (`score`, `quota`, `diversity`), `compose`
+takes parts without naming a method, and `options` go to the part that knows them. PreSel has a pipeline of its own.
+Scores are tables, so all methods of a dataset share the signals behind them. How to add one: [extending](extending.md).
+
 """
 
 GENERATED = "<!-- Written by `{command}`; edit the code, not this page. -->\n\n"
@@ -211,7 +223,32 @@ def markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> 
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-PAGES = {"project_file.md": project_file_page, "tables.md": tables_page}
+def methods_page() -> str:
+    """The whole page about methods and their parts, as Markdown."""
+    found = describe(None)
+    rows = [(f"`{m['name']}`", m["parts"], m["paper"], m["deviation"]) for m in found["methods"]]
+    parts = [
+        GENERATED.format(command=COMMAND),
+        METHODS_INTRODUCTION,
+        markdown_table(("method", "parts", "paper", "what differs from it"), rows),
+    ]
+    parts += [options_section(f"Method {m['name']}", m) for m in found["methods"] if m["options"]]
+    for kind, title in (("scores", "Score"), ("quotas", "Quota"), ("diversity", "Diversity rule")):
+        parts += [options_section(f"{title} {part['name']}", part) for part in found[kind]]
+    return "".join(parts)
+
+
+def options_section(title: str, part: dict[str, Any]) -> str:
+    """One part: what it is, what it needs, its options."""
+    text = part.get("description", "")
+    if part.get("needs"):
+        text += f" Needs: {', '.join(part['needs'])}."
+    rows = [(f"`{n}`", f"`{yaml_text(o['default'])}`", o["description"]) for n, o in part["options"].items()]
+    table = markdown_table(("option", "default", "meaning"), rows) if rows else ""
+    return "\n" + "\n".join(line for line in (f"### {title}\n", text + "\n" if text else "", table) if line)
+
+
+PAGES = {"project_file.md": project_file_page, "tables.md": tables_page, "methods.md": methods_page}
 
 
 def main() -> int:

@@ -9,8 +9,9 @@ import dagster as dg
 import orjson
 
 from resources.project import ROOT, ProjectResource
+from vsel_platform.errors import VselError
 from vsel_platform.pipeline.context import StageResult
-from vsel_platform.worker import Job, RateLimitedProgress, run_job
+from vsel_platform.worker import Job, RateLimitedProgress, is_passing, run_job
 
 
 class ComputeBackend(dg.ConfigurableResource):  # type: ignore[misc]
@@ -19,29 +20,36 @@ class ComputeBackend(dg.ConfigurableResource):  # type: ignore[misc]
     project: dg.ResourceDependency[ProjectResource]
 
     def run(self, context: dg.AssetExecutionContext, stage: str, key: str) -> StageResult:
-        """Run one stage for one partition key and return what it did. Raises if the job failed."""
+        """Run one stage for one partition key and return what it did.
+
+        Raises dagster.Failure with the error's own text; it is retried only where another attempt may go better.
+        """
         project = self.project.project()
         job = Job(stage=stage, key=key, project=project, run_id=context.run_id)
-        if project.compute.backend == "in_process":
+        if project.compute.backend == "subprocess":
+            return _run_child(context, job)
+        try:
             return run_job(job, RateLimitedProgress(context.log.info))
-        return _run_child(context, job)
+        except VselError as error:
+            raise dg.Failure(str(error), allow_retries=is_passing(error)) from error
 
 
 def _run_child(context: dg.AssetExecutionContext, job: Job) -> StageResult:
+    """Run a job in a child process. One that is killed makes the client raise; any other failure is its result."""
     with tempfile.TemporaryDirectory(prefix="vsel-job-") as name:
         job_file, result_file = Path(name) / "job.json", Path(name) / "result.json"
         job_file.write_bytes(job.to_json())
         threads = str(job.project.compute.threads or os.cpu_count() or 1)
-        dg.PipesSubprocessClient().run(
-            context=context,
-            command=[sys.executable, "-m", "resources.pipes_worker", str(job_file), str(result_file)],
-            cwd=str(ROOT),
-            env={
-                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-                "OMP_NUM_THREADS": threads,
-                # Threads that wait spin for microseconds, then sleep: without end they starve a busy machine, and
-                # not at all (OMP_WAIT_POLICY=PASSIVE) they make training half as fast.
-                "GOMP_SPINCOUNT": "10000",
-            },
-        )
-        return StageResult(**orjson.loads(result_file.read_bytes()))
+        environment = {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "OMP_NUM_THREADS": threads,
+            # Threads that wait spin for microseconds, then sleep: without end they starve a busy machine, and
+            # not at all (OMP_WAIT_POLICY=PASSIVE) they make training half as fast.
+            "GOMP_SPINCOUNT": "10000",
+        }
+        command = [sys.executable, "-m", "resources.pipes_worker", str(job_file), str(result_file)]
+        dg.PipesSubprocessClient().run(context=context, command=command, cwd=str(ROOT), env=environment)
+        result = orjson.loads(result_file.read_bytes())
+        if "error" in result:
+            raise dg.Failure(result["error"], allow_retries=result["is_passing"])
+        return StageResult(**result)

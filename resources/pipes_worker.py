@@ -3,12 +3,16 @@
 import ctypes
 import signal
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
 import orjson
 from dagster_pipes import open_dagster_pipes
 
-from vsel_platform.worker import Job, RateLimitedProgress, run_job
+from vsel_platform.errors import VselError
+from vsel_platform.pipeline.context import ProgressCallback
+from vsel_platform.worker import Job, RateLimitedProgress, is_passing, run_job
 
 PR_SET_PDEATHSIG = 1
 
@@ -23,12 +27,27 @@ def end_with_parent() -> None:
 
 
 def main() -> None:
-    """`python -m resources.pipes_worker JOB_FILE RESULT_FILE`."""
+    """`python -m resources.pipes_worker JOB_FILE RESULT_FILE`: the result is what the stage did, or why it failed."""
     end_with_parent()
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     with open_dagster_pipes() as pipes:
-        result = run_job(job, RateLimitedProgress(pipes.log.info))
-        Path(sys.argv[2]).write_bytes(orjson.dumps(result.to_dict()))
+        result = outcome(job, RateLimitedProgress(pipes.log.info))
+        Path(sys.argv[2]).write_bytes(orjson.dumps(result))
+
+
+def outcome(job: Job, progress: ProgressCallback) -> dict[str, Any]:
+    """What a job did, or its `error` as one text and whether it is passing (worth another attempt).
+
+    An error is a result, because all that the step learns from an exit code is its number. The traceback of one that
+    nobody foresaw goes to standard error.
+    """
+    try:
+        return run_job(job, progress).to_dict()
+    except VselError as error:
+        return {"error": str(error), "is_passing": is_passing(error)}
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}", "is_passing": is_passing(error)}
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from vsel_platform.config import Project, load_project
+from vsel_platform.config import Project
 from vsel_platform.pipeline.context import Context
+from vsel_platform.project import open_project
 
 ROOT = Path(__file__).resolve().parent.parent
 CANDIDATES = ("vsel.yaml", "demo/vsel.yaml", "examples/llava_665k.yaml")
@@ -26,7 +27,7 @@ class ProjectResource(dg.ConfigurableResource):  # type: ignore[misc]
 
     def project(self) -> Project:
         """The validated project file."""
-        return load_project(self.path)
+        return open_project(self.path)
 
     def context(self, run_id: str = "") -> Context:
         """Context of a stage that runs in this process."""

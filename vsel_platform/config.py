@@ -180,7 +180,7 @@ class RecipeSettings(Settings):
     budget: Budget = Budget(percent=15)
     seed: int = Field(12345, description="Seed of everything drawn.")
     rounds: int = Field(3, ge=1, description="The budget is reached in this many rounds.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Options of the method.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the method: docs/methods.md.")
     score: str | None = Field(None, description="Replaces the method's score; `vsel methods` lists all.")
     quota: str | None = Field(None, description="Replaces the method's quota: in which groups rows compete.")
     diversity: str | None = Field(None, description="Replaces the method's rule that picks inside a group.")

@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from vsel_platform.config import Project
-from vsel_platform.errors import ConfigError, VselError
+from vsel_platform.errors import ConfigError, NotMaterializedError, OutOfMemoryError, StorageError, VselError
 from vsel_platform.pipeline.context import Context, ProgressCallback, StageResult
 
 # Stage -> function(Context, partition key); a string, so that naming a job imports no model code.
@@ -50,6 +50,13 @@ def run_job(job: Job, progress: ProgressCallback) -> StageResult:
     module, _, name = JOBS[job.stage].partition(":")
     stage: Callable[[Context, str], StageResult] = getattr(importlib.import_module(module), name)
     return stage(Context(job.project, job.run_id, progress), job.key)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same job may go well when it is tried again: what memory, storage or something unknown stopped."""
+    if isinstance(error, VselError):
+        return isinstance(error, OutOfMemoryError | StorageError) and not isinstance(error, NotMaterializedError)
+    return True
 
 
 def set_threads(threads: int) -> None:

@@ -106,3 +106,65 @@ def test_both_conditions_have_the_same_targets(pairs, template):
     full, bare = (make.render(turns, n_images, condition) for condition in ("full", "no_question"))
     assert full.labels[full.labels >= 0].tolist() == bare.labels[bare.labels >= 0].tolist()
     assert full.answer_index[full.answer_index >= 0].tolist() == bare.answer_index[bare.answer_index >= 0].tolist()
+
+
+def question_text(row):
+    """Decoded words of the user; a first word may have the blank before it in the same token."""
+    return TOKENIZER.decode(row.input_ids[row.is_question])
+
+
+def test_the_words_of_the_user_are_marked_and_nothing_else():
+    turns = conversation("<image>\nWhat colour?", "It is red.", "How many?", "Two")
+    row = renderer().render([("system", "Be brief."), *turns], 1)
+    assert row.is_question.dtype == bool
+    assert question_text(row) == "\nWhat colour? How many?"
+    assert not row.is_question[row.input_ids == IMAGE_ID].any()
+    assert not row.is_question[row.answer_index >= 0].any()
+
+
+@pytest.mark.parametrize("marker", [" ASSISTANT: ", "</s>", "USER: ", "It is red."])
+def test_separators_and_answers_inside_a_question_are_words_of_it(marker):
+    row = renderer().render(conversation(f"Say{marker}twice", "It is red."), 0)
+    assert question_text(row).lstrip() == f"Say{marker}twice"
+    assert answer_texts(row) == {0: "It is red.</s>"}
+
+
+def test_the_marks_of_a_cut_row_are_those_of_the_whole():
+    turns = conversation("<image>\nWhat?", "It is red.", "How many people? " * 9, "Two")
+    whole, cut = renderer().render(turns, 1), renderer(max_tokens=80).render(turns, 1)
+    assert len(cut.is_question) == 80 < len(whole)
+    assert cut.is_question.tolist() == whole.is_question[:80].tolist()
+
+
+@pytest.mark.parametrize("template", ["vicuna_v1", "plain"])
+def test_no_image_is_the_row_as_if_it_never_had_one(template):
+    turns = conversation("<image>\nWhat colour?", "It is red.", "And <image>\nthis?", "A cat")
+    words = conversation("What colour?", "It is red.", "And this?", "A cat")
+    blind = renderer(template).render(turns, 2, "no_image")
+    expected = renderer(template).render(words, 0)
+    assert blind.input_ids.tolist() == expected.input_ids.tolist()
+    assert blind.answer_index.tolist() == expected.answer_index.tolist()
+    assert blind.is_question.tolist() == expected.is_question.tolist()
+    assert not (blind.input_ids == IMAGE_ID).any()
+
+
+def test_no_image_needs_the_tags_that_the_row_promises():
+    with pytest.raises(DataError, match="1 <image> tags in the turns, but 2 images"):
+        renderer().render(conversation("<image>", "yes"), 2, "no_image")
+
+
+@given(st.lists(st.tuples(words, answers), min_size=1, max_size=3), st.sampled_from(["vicuna_v1", "plain"]))
+def test_no_image_has_the_targets_of_the_full_row(pairs, template):
+    turns = [turn for q, a in pairs for turn in (("user", q), ("assistant", a))]
+    n_images = sum(q.count("<image>") for q, _ in pairs)
+    full, blind = (renderer(template).render(turns, n_images, condition) for condition in ("full", "no_image"))
+    assert full.labels[full.labels >= 0].tolist() == blind.labels[blind.labels >= 0].tolist()
+    assert full.answer_index[full.answer_index >= 0].tolist() == blind.answer_index[blind.answer_index >= 0].tolist()
+
+
+@given(st.lists(st.tuples(words, answers), min_size=1, max_size=3))
+def test_questions_and_answers_share_no_token(pairs):
+    turns = [turn for q, a in pairs for turn in (("user", q), ("assistant", a))]
+    row = renderer().render(turns, sum(q.count("<image>") for q, _ in pairs))
+    assert not (row.is_question & (row.answer_index >= 0)).any()
+    assert not row.is_question[row.input_ids == IMAGE_ID].any()

@@ -6,7 +6,7 @@ import torch
 from tiny_llava import IMAGE_TOKENS, conversation, picture, tiny_adapter, tiny_tokenizer
 
 from vsel_platform.models import scoring
-from vsel_platform.models.scoring import score_batch, target_nll
+from vsel_platform.models.scoring import prediction_scores, score_batch, target_nll
 
 ADAPTER = tiny_adapter()
 CONVERSATIONS = [
@@ -99,3 +99,63 @@ def test_the_log_softmax_is_float32_even_for_half_precision_logits():
     assert half.dtype == torch.float32
     expected = -torch.log_softmax(logits.to(torch.bfloat16).float(), -1)[0, 1]
     assert float(half) == pytest.approx(float(expected), abs=1e-6)
+
+
+def plain_scores(logits, target):
+    """nll, entropy and EL2N of one prediction, by their formulas in float64."""
+    p = np.exp(logits - logits.max())
+    p /= p.sum()
+    onehot = np.arange(len(p)) == target
+    entropy = -sum(x * np.log(x) for x in p if x > 0)
+    return -np.log(p[target]), entropy, np.sqrt(((p - onehot) ** 2).sum())
+
+
+def test_entropy_and_el2n_are_those_of_the_formulas():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(0, 3, (40, 17)).astype(np.float32), rng.integers(0, 17, 40)
+    nll, entropy, el2n, first = prediction_scores(torch.from_numpy(logits.copy()), torch.from_numpy(targets))
+    expected = np.array([plain_scores(row, t) for row, t in zip(logits.astype(np.float64), targets, strict=True)])
+    assert {column.dtype for column in (nll, entropy, el2n)} == {torch.float64}
+    np.testing.assert_allclose(np.stack([nll, entropy, el2n], axis=1), expected, rtol=1e-5, atol=1e-6)
+    assert first.tolist() == (logits.argmax(1) == targets).tolist()
+
+
+def test_scores_of_certain_and_of_blind_predictions():
+    size = 8
+    blind = torch.zeros(1, size)
+    certain = torch.full((2, size), -1e4)
+    certain[:, 3] = 1e4
+    _, entropy, el2n, _ = prediction_scores(torch.cat([blind, certain]), torch.tensor([0, 3, 5]))
+    np.testing.assert_allclose(entropy, [np.log(size), 0, 0], atol=1e-6)
+    np.testing.assert_allclose(el2n, [np.sqrt((1 - 1 / size) ** 2 + (size - 1) / size**2), 0, np.sqrt(2)], atol=1e-6)
+
+
+def test_el2n_of_a_target_that_is_nearly_certain_keeps_its_digits():
+    logits = np.zeros((1, 5))
+    logits[0, 2] = 14.0
+    _, _, el2n, _ = prediction_scores(torch.tensor(logits, dtype=torch.float32), torch.tensor([2]))
+    assert float(el2n) == pytest.approx(plain_scores(logits[0], 2)[2], rel=1e-2)
+
+
+def test_tokens_that_cannot_come_have_no_part():
+    logits = torch.tensor([[0.0, float("-inf"), 1.0], [float("-inf"), 2.0, 2.0]])
+    _, entropy, el2n, _ = prediction_scores(logits, torch.tensor([2, 1]))
+    expected = [plain_scores(np.array([0.0, 1.0]), 1), plain_scores(np.array([2.0, 2.0]), 0)]
+    np.testing.assert_allclose(entropy, [e for _, e, _ in expected], atol=1e-6)
+    np.testing.assert_allclose(el2n, [e for _, _, e in expected], atol=1e-6)
+
+
+def test_scores_of_a_batch_are_those_of_the_models_own_logits():
+    groups = [[ADAPTER.render(turns, len(images))] for turns, images in CONVERSATIONS]
+    scores = score_batch(ADAPTER, groups, [features(images) for _, images in CONVERSATIONS])
+    for (row,), (score,), (_, images) in zip(groups, scores, CONVERSATIONS, strict=True):
+        pixels = np.stack([ADAPTER.preprocess(picture(i)) for i in images]) if images else None
+        with torch.no_grad():
+            logits = ADAPTER.model(
+                input_ids=torch.from_numpy(row.input_ids)[None],
+                pixel_values=None if pixels is None else torch.from_numpy(pixels),
+            ).logits[0]
+        places = np.flatnonzero(row.answer_index >= 0)
+        own = logits[places - 1].double().numpy()
+        expected = np.array([plain_scores(x, t) for x, t in zip(own, row.input_ids[places], strict=True)])
+        np.testing.assert_allclose(np.stack([score.nll, score.entropy, score.el2n], 1), expected, atol=1e-4)

@@ -1,11 +1,13 @@
 """Conversations as text."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vsel_platform.errors import ConfigError, DataError
-from vsel_platform.models.templates import count_images, load_template, without_questions
+from vsel_platform.models.templates import count_images, load_template, without_images, without_questions
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -16,6 +18,10 @@ TURNS = [("user", "<image>\nWhat?"), ("assistant", "A cat."), ("user", "Where?")
 
 def answers(rendered):
     return [rendered.text[start:end] for start, end in rendered.answers]
+
+
+def questions(rendered):
+    return [rendered.text[start:end] for start, end in rendered.questions]
 
 
 def test_vicuna_is_the_prompt_of_llava():
@@ -91,3 +97,38 @@ def test_removing_questions_keeps_the_number_of_images_and_is_idempotent(turns):
     bare = without_questions(turns)
     assert count_images(bare) == count_images(turns)
     assert without_questions(bare) == bare
+
+
+@given(conversations, st.sampled_from(["vicuna_v1", "plain"]))
+def test_question_ranges_hold_the_words_of_the_user(turns, name):
+    rendered = load_template(name).render([("system", "Be brief."), *turns], end="</s>")
+    assert questions(rendered) == [text for role, text in turns if role == "user"]
+    spans = sorted([*rendered.questions, *rendered.answers])
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<image>\nWhat?", "What?"),
+        ("What?\n<image>", "What?"),
+        ("a <image> b", "a  b"),
+        ("one\n<image>\ntwo", "one\ntwo"),
+        ("<image>\n<image>\nWhat?", "What?"),
+        ("<image>\n\nWhat?", "\nWhat?"),
+        ("<image>", ""),
+        ("no picture", "no picture"),
+    ],
+)
+def test_without_images_a_tag_goes_with_one_line_break(text, expected):
+    turns = [("system", "s"), ("user", text), ("assistant", "yes\n")]
+    assert without_images(turns) == [("system", "s"), ("user", expected), ("assistant", "yes\n")]
+
+
+@given(conversations)
+def test_removing_images_takes_tags_and_line_breaks_alone(turns):
+    blind = without_images(turns)
+    assert [role for role, _ in blind] == [role for role, _ in turns]
+    assert count_images(blind) == 0
+    for (_, text), (_, bare) in zip(turns, blind, strict=True):
+        assert bare.replace("\n", "") == text.replace("<image>", "").replace("\n", "")

@@ -33,7 +33,7 @@ class SmallProject:
             place = values
             for name in path:
                 place = place.setdefault(name, {})
-            place[last] = value
+            place[last] = copy.deepcopy(value)  # a later change may lie inside it
         return Context(parse_project(yaml.safe_dump(values), base_dir=str(self.directory)))
 
     def write(self, rows: list[Any]) -> None:
@@ -53,12 +53,22 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, models):
+def make_project(tmp_path_factory, models) -> Callable[[str], SmallProject]:
+    """Makes projects with an empty store."""
+
+    def make(name: str) -> SmallProject:
+        directory = tmp_path_factory.mktemp(name)
+        write_rows(directory, small_rows())
+        write_rows(directory, [row(i) for i in range(200, 206)], "held_out.json")
+        return SmallProject(directory, directory, project_values(directory, models))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(make_project):
     """Driven to the end, evaluation included. Nothing may change it."""
-    directory = tmp_path_factory.mktemp("finished")
-    write_rows(directory, small_rows())
-    write_rows(directory, [row(i) for i in range(200, 206)], "held_out.json")
-    project = SmallProject(directory, directory, project_values(directory, models))
+    project = make_project("finished")
     project.drive(["presel", "random"], train=True)
     return project
 

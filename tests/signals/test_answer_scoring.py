@@ -67,3 +67,17 @@ def test_images_of_rows_that_cannot_be_scored_are_not_opened():
     )
     list(stream)
     assert opened == ["i0"]
+
+
+def test_rows_that_are_scored_under_no_condition_have_neither_scores_nor_failure():
+    stream = score_windows(
+        ADAPTER,
+        ROWS[:2],
+        picture,
+        conditions=lambda row: ("full",) if row.sample_id == "r1" else (),
+        options=WindowOptions(),
+        render=own_render,
+    )
+    ((passed_over, scored),) = stream
+    assert (passed_over.rendered, passed_over.scores, passed_over.failure) == ({}, {}, None)
+    assert list(scored.scores) == ["full"]

@@ -1,4 +1,4 @@
-"""Two-condition answer losses."""
+"""Answer losses under two and three conditions."""
 
 import math
 
@@ -10,7 +10,7 @@ from tiny_llava import conversation, picture, tiny_adapter, tiny_model
 from vsel_platform.errors import OutOfMemoryError
 from vsel_platform.models import batching
 from vsel_platform.models.batching import BatchLimits
-from vsel_platform.signals.losses import CONDITIONS, LossRow, answer_losses, losses_fingerprint
+from vsel_platform.signals.losses import ALL_CONDITIONS, CONDITIONS, LossRow, answer_losses, losses_fingerprint
 
 ADAPTER = tiny_adapter()
 ROWS = [
@@ -35,7 +35,8 @@ def values_of(rows, images=picture, model=ADAPTER, **options):
 def one_by_one(row, condition):
     """Mean loss by the model's own forward pass with full logits."""
     rendered = ADAPTER.render(row.turns, len(row.images), condition)
-    pixels = [ADAPTER.preprocess(picture(image)) for image in row.images]
+    shown = [] if condition == "no_image" else row.images
+    pixels = [ADAPTER.preprocess(picture(image)) for image in shown]
     with torch.no_grad():
         output = ADAPTER.model(
             input_ids=torch.from_numpy(rendered.input_ids)[None],
@@ -208,3 +209,68 @@ def test_no_rows_give_no_batches():
 def test_the_question_matters_to_the_loss():
     values = {(v.sample_id, v.condition): v.loss_mean for v in values_of(ROWS)}
     assert not math.isclose(values["row0", "full"], values["row0", "no_question"], abs_tol=1e-3)
+
+
+def three(rows=ROWS, **options):
+    """Values under all conditions by (id, condition)."""
+    values = values_of(rows, conditions=ALL_CONDITIONS, **options)
+    return {(v.sample_id, v.condition): v for v in values}
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_tokens": 1}, {"batch_tokens": 300}, {"window_rows": 5}])
+def test_three_conditions_in_one_pass_equal_separate_passes(options):
+    together = three(**options)
+    for row in ROWS:
+        for condition in ALL_CONDITIONS if row.images else CONDITIONS:
+            value = together[row.sample_id, condition]
+            assert value.loss_mean == pytest.approx(one_by_one(row, condition), abs=1e-4)
+    for condition in ALL_CONDITIONS:
+        for apart in values_of(ROWS, conditions=(condition,)):
+            value = together[apart.sample_id, condition]
+            for name in ("loss_sum", "loss_mean", "entropy_mean", "el2n_mean"):
+                assert getattr(value, name) == pytest.approx(getattr(apart, name), abs=1e-4)
+            assert value.n_tokens == apart.n_tokens
+
+
+def test_rows_without_images_have_no_value_without_image():
+    values = three()
+    assert ("text", "no_image") not in values
+    assert {i for i, condition in values if condition == "no_image"} == {row.sample_id for row in ROWS if row.images}
+    (batch,) = answer_losses(ADAPTER, [ROWS[10]], picture, conditions=ALL_CONDITIONS)
+    assert [v.condition for v in batch.values] == list(CONDITIONS)
+    assert batch.failures == []
+
+
+def test_only_no_image_for_a_row_without_images_is_no_value_and_no_crash():
+    values = values_of(ROWS, conditions=("no_image",))
+    assert [v.sample_id for v in values] == [row.sample_id for row in ROWS if row.images]
+
+
+def test_all_conditions_have_the_same_tokens():
+    values = three()
+    for row in ROWS:
+        assert len({v.n_tokens for (i, _), v in values.items() if i == row.sample_id}) == 1
+
+
+def test_the_image_matters_to_the_loss():
+    values = three()
+    assert abs(values["row0", "full"].loss_mean - values["row0", "no_image"].loss_mean) > 1e-3
+
+
+def test_a_broken_image_fails_all_conditions_of_its_rows():
+    def images(image_id):
+        raise FileNotFoundError(image_id)
+
+    (batch,) = answer_losses(ADAPTER, [ROWS[0], ROWS[10]], images, conditions=ALL_CONDITIONS)
+    assert [(v.sample_id, v.loss_sum is None, v.entropy_mean is None) for v in batch.values] == [
+        *[("row0", True, True)] * 3,
+        *[("text", False, False)] * 2,
+    ]
+    assert [f.content_id for f in batch.failures] == ["row0"]
+
+
+def test_entropy_and_el2n_are_within_their_bounds():
+    vocabulary = ADAPTER.model.config.text_config.vocab_size
+    for value in three().values():
+        assert 0 < value.entropy_mean < math.log(vocabulary)
+        assert 0 < value.el2n_mean < math.sqrt(2)

@@ -140,7 +140,8 @@ def publish_scores(ctx: Context) -> None:
             for condition, loss in (("full", 1.0 + row["position"] / 10), ("no_question", 2.0)):
                 missing = row["position"] == 3 and condition == "full"
                 value = None if missing else loss
-                rows.append(row | {"condition": condition, "loss_sum": value, "loss_mean": value, "n_tokens": 4} | NO_ENTROPY)
+                losses = {"loss_sum": value, "loss_mean": value, "n_tokens": 4}
+                rows.append(row | {"condition": condition} | losses | NO_ENTROPY)
         publish(ctx, "losses", loss_partition(ctx, "shapes", shard), rows)
     partition = {"dataset": "shapes", "mode": "default"}
     scores = [

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from vsel_platform.config import Project, load_project
+from vsel_platform.config import Project
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline.context import Context, ProgressCallback
+from vsel_platform.project import open_project as open_checked
 
 app = typer.Typer(
     name="vsel",
@@ -41,8 +42,8 @@ def has_project(path: Path) -> bool:
 def open_project(path: Path) -> Project:
     """The project file named by the option, else ./vsel.yaml, else the demo's."""
     if path == DEFAULT_PROJECT and not path.is_file() and DEMO_PROJECT.is_file():
-        return load_project(DEMO_PROJECT)
-    return load_project(path)
+        return open_checked(DEMO_PROJECT)
+    return open_checked(path)
 
 
 def open_context(path: Path, progress: ProgressCallback | None = None) -> Context:
@@ -64,7 +65,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Entry point: errors of the engine are one message and an exit code, never a traceback."""
-    from vsel_platform.cli import data, deployment, queries, recipes  # noqa: F401  (they register their commands)
+    from vsel_platform.cli import data, deployment, queries, recipes, ui  # noqa: F401  (they register their commands)
 
     try:
         app(standalone_mode=True)

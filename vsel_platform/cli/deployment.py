@@ -1,8 +1,7 @@
-"""Commands that start the Dagster deployment as a user would, in child processes: ui, demo, run."""
+"""Commands that use the Dagster deployment as a user would, in child processes: demo, run; and their environment."""
 
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from vsel_platform.cli.app import DEFAULT_PROJECT, ProjectOption, app, open_context, say
+from vsel_platform.cli.app import DEFAULT_PROJECT, DEMO_PROJECT, app, open_context, say
 from vsel_platform.errors import ConfigError, MissingPackageError, VselError
 
-CANDIDATE_HOME = ".dagster"
+HOME = ".vsel/dagster"
 
 
 def deployment_root() -> Path:
@@ -29,26 +28,37 @@ def deployment_root() -> Path:
     )
 
 
-def child_environment(root: Path, project: Path) -> dict[str, str]:
-    """Environment of Dagster processes: home, project file, import path, one place for all of them."""
+def dagster_home(project: Path) -> Path:
+    """Where the runs of a project are recorded: DAGSTER_HOME, else .vsel/dagster beside the project file."""
+    named = os.environ.get("DAGSTER_HOME")
+    return Path(named).absolute() if named else project.resolve().parent / HOME
+
+
+def child_environment(root: Path, project: Path, *arguments: str) -> dict[str, str]:
+    """Environment of Dagster processes for a project; its home is made and gets the settings of dagster.yaml.
+
+    `arguments` go to `automation.instance`. Raises MissingPackageError without Dagster, VselError with the reason if
+    the home is refused.
+    """
     if importlib.util.find_spec("dagster") is None:
         raise MissingPackageError("Dagster is not installed: pip install -c constraints.txt '.[dagster]'")
-    home = Path(os.environ.get("DAGSTER_HOME") or root / CANDIDATE_HOME)
     environment = dict(os.environ)
     environment.update(
-        DAGSTER_HOME=str(home.absolute()),
+        DAGSTER_HOME=str(dagster_home(project)),
         VSEL_PROJECT=str(project.absolute()),
         PYTHONPATH=os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
     )
-    command = [sys.executable, "-m", "automation.instance"]
-    subprocess.run(command, cwd=root, env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    command = [sys.executable, "-m", "automation.instance", *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, check=False, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        raise VselError(done.stderr.strip())
     return environment
 
 
 def project_path(path: Path) -> Path:
     """The project file that the option means, as in `open_project`."""
-    demo = Path("demo/vsel.yaml")
-    return demo if path == DEFAULT_PROJECT and not path.is_file() and demo.is_file() else path
+    is_fallback = path == DEFAULT_PROJECT and not path.is_file() and DEMO_PROJECT.is_file()
+    return DEMO_PROJECT if is_fallback else path
 
 
 def run_in_dagster(project: Path, recipes: list[str], *, train: bool) -> int:
@@ -57,34 +67,6 @@ def run_in_dagster(project: Path, recipes: list[str], *, train: bool) -> int:
     command = [sys.executable, "-m", "automation.run", *recipes, *(["--train"] if train else [])]
     environment = child_environment(root, project_path(project))
     return subprocess.run(command, cwd=root, env=environment, check=False).returncode  # noqa: S603
-
-
-def restore_signals() -> None:
-    """Give a child the default SIGINT: Dagster copies its handler, and an ignored one cannot be stopped."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@app.command(epilog="Example: vsel ui --port 3001")
-def ui(
-    project: ProjectOption = DEFAULT_PROJECT,
-    host: Annotated[
-        str, typer.Option(help="Address to bind; the UI has no login, so keep it on loopback.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port.")] = 3000,
-) -> None:
-    """Open the Dagster UI with its daemon, on loopback, until interrupted."""
-    root = deployment_root()
-    environment = child_environment(root, project_path(project))
-    dagster = Path(sys.executable).parent / "dagster"
-    say(f"Dagster UI: http://{host}:{port}   (Ctrl-C stops it)")
-    command = [str(dagster), "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
-    process = subprocess.Popen(command, cwd=root, env=environment, preexec_fn=restore_signals)  # noqa: S603, PLW1509
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=60)
-    raise typer.Exit(max(code, 0))
 
 
 @app.command(epilog="Example: vsel demo --directory demo")

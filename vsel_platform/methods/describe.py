@@ -2,24 +2,42 @@
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from vsel_platform.config import Project
 from vsel_platform.methods.api import Options, Score
+from vsel_platform.methods.presel_types import PreselOptions
 from vsel_platform.methods.registry import METHODS, QUOTAS, RULES, SCORES, find_method
 
-_OWN = {
-    "presel": {"paper": "PreSel, arXiv 2503.07591", "parts": "task difficulty, clusters, typicality; mode: released"},
-    "random": {"paper": "", "parts": "a stable draw, every task with its share"},
+_OWN: dict[str, dict[str, Any]] = {
+    "presel": {
+        "paper": "PreSel, arXiv 2503.07591",
+        "parts": "task difficulty, clusters, typicality; mode: released",
+        "kind": PreselOptions,
+    },
+    "random": {"paper": "", "parts": "a stable draw, every task with its share", "kind": Options},
 }
 
 
 def describe(project: Project | None) -> dict[str, list[dict[str, Any]]]:
     """Everything that a recipe can name, in a project or in none. Raises ConfigError if a method's file is wrong."""
-    methods = [{"name": name, **text, "deviation": ""} for name, text in _OWN.items()]
-    own = {name: find_method(project, name) for name in project.methods} if project else {}
-    for name, method in sorted({**METHODS, **own}.items()):
+    methods: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "paper": own["paper"],
+            "parts": own["parts"],
+            "deviation": "",
+            "options": _known(own["kind"]),
+        }
+        for name, own in _OWN.items()
+    ]
+    added = {name: find_method(project, name) for name in project.methods} if project else {}
+    for name, method in sorted({**METHODS, **added}.items()):
         score = method.score if isinstance(method.score, str) else method.score.name
         parts = f"score {score}, quota {method.quota}, diversity {method.diversity}"
-        methods.append({"name": name, "paper": method.paper, "parts": parts, "deviation": method.deviation})
+        methods.append(
+            {"name": name, "paper": method.paper, "parts": parts, "deviation": method.deviation, "options": {}}
+        )
     return {
         "methods": sorted(methods, key=lambda method: method["name"]),
         "scores": [_part(score, score.options) for _, score in sorted(SCORES.items())],
@@ -29,9 +47,12 @@ def describe(project: Project | None) -> dict[str, list[dict[str, Any]]]:
 
 
 def _part(part: Any, options: type[Options]) -> dict[str, Any]:
-    known = {name: {"default": f.default, "description": f.description} for name, f in options.model_fields.items()}
     needs = {"needs": list(part.needs), "text_only_rows": part.text} if isinstance(part, Score) else {}
-    return {"name": part.name, "description": part.description, **needs, "options": known}
+    return {"name": part.name, "description": part.description, **needs, "options": _known(options)}
+
+
+def _known(options: type[BaseModel]) -> dict[str, Any]:
+    return {name: {"default": f.default, "description": f.description} for name, f in options.model_fields.items()}
 
 
 def as_text(found: dict[str, list[dict[str, Any]]]) -> str:
@@ -42,12 +63,16 @@ def as_text(found: dict[str, list[dict[str, Any]]]) -> str:
         lines.append(f"  {method['name']:14} {method['parts']}{paper}")
         if method["deviation"]:
             lines.append(f"  {'':14} differs: {method['deviation']}")
+        lines += _option_lines(method["options"])
     for kind in ("scores", "quotas", "diversity"):
         lines += ["", f"{kind} (a recipe's `{kind.removesuffix('s')}`)"]
         for part in found[kind]:
             lines.append(f"  {part['name']:14} {part['description']}")
             if part.get("needs"):
                 lines.append(f"  {'':14} needs: {', '.join(part['needs'])}")
-            for name, option in part["options"].items():
-                lines.append(f"  {'':14} {name} (default {option['default']}): {option['description']}")
+            lines += _option_lines(part["options"])
     return "\n".join(lines)
+
+
+def _option_lines(options: dict[str, Any]) -> list[str]:
+    return [f"  {'':14} {n} (default {option['default']}): {option['description']}" for n, option in options.items()]

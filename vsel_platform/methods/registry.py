@@ -15,6 +15,7 @@ from vsel_platform.errors import ConfigError
 from vsel_platform.identity import fingerprint
 from vsel_platform.methods import diversity_rules, loss_scores, quotas, scalselect
 from vsel_platform.methods.api import Diversity, Method, Need, Options, Quota, Score
+from vsel_platform.methods.presel_types import PreselOptions
 
 ENTRY_POINT_GROUP = "vsel_platform.methods"
 COMPOSE = "compose"
@@ -99,6 +100,28 @@ class Composition:
         )
 
 
+def check_recipes(project: Project) -> None:
+    """Raise ConfigError that names every recipe whose method or options are wrong."""
+    problems = []
+    for name, recipe in project.recipes.items():
+        try:
+            _check_recipe(project, recipe)
+        except ConfigError as error:
+            problems.append(f"  recipes.{name}: {error}")
+    if problems:
+        raise ConfigError(f"{len(problems)} of {len(project.recipes)} recipes cannot be used\n" + "\n".join(problems))
+
+
+def _check_recipe(project: Project, recipe: RecipeSettings) -> None:
+    if recipe.method not in OWN_PIPELINE:
+        composition(project, recipe)
+        return
+    exchanged = [part for part in ("score", "quota", "diversity") if getattr(recipe, part) is not None]
+    if exchanged:
+        raise ConfigError(f"method {recipe.method} has no {exchanged[0]} to exchange; `compose` takes any parts")
+    _options(PreselOptions if recipe.method == "presel" else Options, recipe.options, recipe.method, strict=True)
+
+
 def method_names(project: Project) -> list[str]:
     """Names that a recipe of the project can use, sorted."""
     installed = (point.name for point in entry_points(group=ENTRY_POINT_GROUP))
@@ -176,9 +199,11 @@ def _part(parts: Mapping[str, Any], name: str, kind: str) -> Any:
     return parts[name]
 
 
-def _options(kind: type[BaseModel], options: Mapping[str, Any], method: str) -> Any:
+def _options(kind: type[BaseModel], options: Mapping[str, Any], method: str, *, strict: bool = False) -> Any:
+    """Options of one part; with `strict`, those that it does not know are errors too."""
     try:
-        return kind.model_validate({name: value for name, value in options.items() if name in kind.model_fields})
+        own = {name: value for name, value in options.items() if strict or name in kind.model_fields}
+        return kind.model_validate(own)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ConfigError(f"method {method}: options: {'; '.join(lines)}") from error

@@ -12,8 +12,10 @@ from typing import Any
 
 from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import DataError, NotMaterializedError
+from vsel_platform.methods.registry import OWN_PIPELINE
 from vsel_platform.pipeline import embeddings, ingest, losses, reference, scores, selection, training
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.estimate_methods import DatasetForecast, method_costs, scores_change
 from vsel_platform.pipeline.held_out import held_out_settings
 from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents
 from vsel_platform.pipeline.models import embedding_fingerprint, vlm_fingerprint
@@ -129,10 +131,22 @@ def estimate(ctx: Context, recipes: list[str], *, train: bool) -> Estimate:
         _model(ctx, scored),
         _losses(ctx, scored),
         _scores(ctx, scored),
+        *_methods(ctx, named, datasets),
         *_recipes(ctx, named, datasets, train=train),
     ]
     found = [line for line in lines if line is not None]
     return Estimate(recipes, found[:1] + [replace(line, exact=False) for line in found[1:]])
+
+
+def _methods(ctx: Context, named: dict[str, RecipeSettings], datasets: dict[str, _Forecast]) -> Iterator[Line | None]:
+    for cost in method_costs(ctx, named, {name: _plain(ctx, forecast) for name, forecast in datasets.items()}):
+        yield _line(ctx, cost.stage, cost.partitions, cost.rows, passes=cost.passes, model=cost.model, units=cost.units)
+
+
+def _plain(ctx: Context, forecast: _Forecast) -> DatasetForecast:
+    shard_rows = ctx.project.dataset(forecast.name).shard_rows
+    shards = _shards(ctx, forecast)
+    return DatasetForecast(forecast.name, forecast.rows, forecast.new_rows, shards, shard_rows, forecast.changed)
 
 
 def _forecast(ctx: Context, name: str) -> _Forecast:
@@ -304,7 +318,10 @@ def _recipes(
     exact = True
     for name, recipe in named.items():
         forecast = datasets[recipe.dataset]
-        upstream = forecast.scores_change if recipe.method == "presel" else forecast.changed
+        if recipe.method in OWN_PIPELINE:
+            upstream = forecast.scores_change if recipe.method == "presel" else forecast.changed
+        else:
+            upstream = scores_change(ctx, recipe, _plain(ctx, forecast))
         rows_of[name] = _budget_rows(ctx, name, recipe, forecast)
         if upstream or _is_stale(ctx, selection.is_current, name):
             selected[name] = rows_of[name]

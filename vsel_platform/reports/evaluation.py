@@ -1,12 +1,14 @@
-"""What fine-tuning changed per task, with intervals: learned, not learned, or worse."""
+"""What fine-tuning changed per task: exact match with intervals, loss, and a verdict."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 # 97.5 % quantile of the standard normal distribution: intervals of 95 %.
 Z = 1.959963984540054
+# Relative change of a mean loss that is called one; the table keeps no spread to make an interval of.
+LOSS_CHANGE = 0.02
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
@@ -40,12 +42,17 @@ def difference_interval(successes: int, n: int, other_successes: int, other_n: i
 
 @dataclass(frozen=True, slots=True)
 class TaskComparison:
-    """Exact match of a task before (`base`) and after (`tuned`) fine-tuning, as shares of `n_answers`."""
+    """A task before (`base`) and after (`tuned`) fine-tuning: exact match as shares of `n_answers`, mean losses.
+
+    Losses are in nat/token. They are means without an interval: a change below `LOSS_CHANGE` counts as none.
+    """
 
     task: str
     n_answers: int
     base: float
     tuned: float
+    base_loss: float
+    tuned_loss: float
 
     @property
     def base_interval(self) -> tuple[float, float]:
@@ -64,12 +71,28 @@ class TaskComparison:
         return difference_interval(tuned, self.n_answers, base, self.n_answers)
 
     @property
+    def loss_rises(self) -> bool:
+        """Whether the loss is higher after fine-tuning."""
+        return self.tuned_loss > (1 + LOSS_CHANGE) * self.base_loss
+
+    @property
+    def never_exact(self) -> bool:
+        """No answer is exact before or after, as with captions: exact match cannot judge such a task."""
+        return self.base == 0 and self.tuned == 0
+
+    @property
     def verdict(self) -> str:
-        """`learned` if the gain's interval lies above 0, `worse` if it lies below, else `not learned`."""
+        """`learned`: exact match rises beyond its interval. `worse`: it falls beyond it, or the loss rises.
+
+        `mixed`: exact match and loss both rise. `not judged`: no answer is exact and the loss does not rise.
+        `not learned`: everything else.
+        """
         low, high = self.gain_interval
         if low > 0:
-            return "learned"
-        return "worse" if high < 0 else "not learned"
+            return "mixed" if self.loss_rises else "learned"
+        if high < 0 or self.loss_rises:
+            return "worse"
+        return "not judged" if self.never_exact else "not learned"
 
 
 def compare(rows: Iterable[Mapping[str, Any]]) -> list[TaskComparison]:
@@ -83,8 +106,27 @@ def compare(rows: Iterable[Mapping[str, Any]]) -> list[TaskComparison]:
             min(models["base"]["n_answers"], models["tuned"]["n_answers"]),
             models["base"]["exact_match"],
             models["tuned"]["exact_match"],
+            models["base"]["loss_mean"],
+            models["tuned"]["loss_mean"],
         )
         for task, models in shares.items()
         if "base" in models and "tuned" in models
     ]
     return sorted(both, key=lambda row: (-row.tuned, -row.base, row.task))
+
+
+def sentences(results: Sequence[TaskComparison]) -> list[str]:
+    """What the figures do not say by themselves: regressions, and tasks that exact match cannot judge."""
+    said = [
+        f"{r.task}: worse, loss {r.base_loss:.3f} -> {r.tuned_loss:.3f} nat/token, "
+        f"exact match {r.base:.1%} -> {r.tuned:.1%}."
+        for r in results
+        if r.verdict == "worse"
+    ]
+    never = ", ".join(r.task for r in results if r.never_exact)
+    if never:
+        said.append(
+            f"No answer is exact before or after in: {never}. Exact match cannot judge such tasks (long free text "
+            "like captions); their loss can."
+        )
+    return said

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vsel_platform.reports.evaluation import TaskComparison
 from vsel_platform.reports.style import (
     FONT,
     INK,
@@ -252,42 +251,3 @@ def loss_curve(losses: ArrayLike, *, title: str) -> bytes | None:
     axes.set_xlim(min(1, steps[0]) - 0.5, values.size + 0.5)
     count_axis(axes.xaxis)
     return to_png(figure)
-
-
-def evaluation_bars(results: Sequence[TaskComparison], *, title: str) -> bytes | None:
-    """Exact match before and after fine-tuning with 95 % intervals; tasks that were not learned are named so."""
-    if not results:
-        return None
-    shown = list(results)[:MAX_BARS]
-    learned = sum(r.verdict == "learned" for r in results)
-    subtitle = f"{learned} of {len(results)} tasks learned: better than the base model beyond the 95 % interval"
-    figure, axes = _bar_axes(
-        [r.task for r in shown], title, subtitle, more=len(results) - len(shown), rest="more tasks", row_px=38
-    )
-    for row, result in enumerate(shown):
-        good = result.verdict == "learned"
-        colour = SELECTED if good else WARNING
-        _interval_bar(axes, row - 0.19, result.base, result.base_interval, POOL)
-        _interval_bar(axes, row + 0.19, result.tuned, result.tuned_interval, colour, hollow=not good)
-        if not good:
-            text = "not learned" if result.verdict == "not learned" else "not learned: worse than before"
-            _bar_text(axes, 100 * max(result.base_interval[1], result.tuned_interval[1]), row, text, WARNING)
-    style_axes(axes, xlabel="exact match [% of answers]", grid="x")
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.set_xlim(0, 118)
-    axes.set_xticks(range(0, 101, 20))
-    handles = [
-        axes.barh(0, 0, color=POOL, label="base model"),
-        axes.barh(0, 0, color=SELECTED, label="tuned"),
-        axes.barh(0, 0, facecolor="white", edgecolor=WARNING, hatch="////", label="tuned, not learned"),
-    ]
-    add_legend(axes, handles=handles)
-    return to_png(figure)
-
-
-def _interval_bar(
-    axes: Any, y: float, share: float, interval: tuple[float, float], colour: str, *, hollow: bool = False
-) -> None:
-    style = {"facecolor": "white", "edgecolor": colour, "hatch": "////"} if hollow else {"color": colour}
-    axes.barh(y, 100 * share, 0.36, **style)
-    axes.hlines(y, 100 * interval[0], 100 * interval[1], color=INK, linewidth=1.3)

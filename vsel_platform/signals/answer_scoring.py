@@ -40,10 +40,10 @@ def score_windows(
 ) -> Iterator[list[RowScores[Row]]]:
     """Scores of the answers of `rows`, window by window, in the order of the rows.
 
-    `conditions(row)` are those that a row is scored under. All of them have the same targets: if the row is cut under
-    one, its last targets are left out under the others too. `render(row, condition)` makes the tokens, and a
-    DataError of it fails the row. `limits` remembers batch sizes that do not fit. Raises OutOfMemoryError if a row
-    does not fit alone.
+    `conditions(row)` are those that a row is scored under; a row with none is passed over. All of them have the same
+    targets: if the row is cut under one, its last targets are left out under the others too. `render(row, condition)`
+    makes the tokens, and a DataError of it fails the row. `limits` remembers batch sizes that do not fit. Raises
+    OutOfMemoryError if a row does not fit alone.
     """
     for window in windows(model, rows, images, options, limits):
         yield _score(model, window, _render(window, conditions, render))
@@ -59,6 +59,8 @@ def _render(
             rendered = {condition: make(row, condition) for condition in conditions(row)}
         except DataError as error:
             window.fail(i, "row_not_renderable", str(error))
+            continue
+        if not rendered:
             continue
         count = min(item.n_targets for item in rendered.values())
         if count == 0:
@@ -87,7 +89,9 @@ def _score(model: ModelForward, window: RowWindow[Row], rendered: dict[int, Cond
         for i, own in zip(part, found, strict=True):
             scores[i] = dict(zip(rendered[i], own, strict=True))
     return [
-        RowScores(row, failure=window.failures[i]) if i in window.failures else RowScores(row, rendered[i], scores[i])
+        RowScores(row, failure=window.failures[i])
+        if i in window.failures
+        else RowScores(row, rendered.get(i, {}), scores.get(i, {}))
         for i, row in enumerate(window.rows)
     ]
 

@@ -106,12 +106,12 @@ def released_representations(
         if isinstance(batch, str):
             failures += [ContentFailure(sample.sample_id, "batch_failed", batch) for sample in samples]
             continue
-        for row, vector in _represent(model, processor.tokenizer, samples, batch, threshold):
-            if not len(row.user):
-                failures.append(ContentFailure(row.sample_id, "no_instruction", "all tokens are image or answer"))
-                continue
-            rows.append(row)
-            vectors.append(vector[None])
+        for found in _represent(model, processor.tokenizer, samples, batch, threshold):
+            if isinstance(found, ContentFailure):
+                failures.append(found)
+            else:
+                rows.append(found[0])
+                vectors.append(found[1][None])
     return ReleasedRepresentations([row.sample_id for row in rows], np.concatenate(vectors), rows, failures)
 
 
@@ -220,8 +220,8 @@ def _process(processor: Any, model: LlavaAdapter, samples: Sequence[_Sample], ma
 
 def _represent(
     model: LlavaAdapter, tokenizer: Any, samples: Sequence[_Sample], batch: _Batch, threshold: float
-) -> list[tuple[ReleasedRow, NDArray[np.float32]]]:
-    """Rows and vectors float32 [model width]. What lies in the padding is left out before the model runs."""
+) -> list[tuple[ReleasedRow, NDArray[np.float32]] | ContentFailure]:
+    """Rows with vectors float32 [model width]. What lies in the padding is left out before the model runs."""
     places = [
         _positions(tokenizer, sample, ids, is_padding)
         for sample, ids, is_padding in zip(samples, batch.input_ids, batch.is_padding, strict=True)
@@ -232,9 +232,13 @@ def _represent(
     )
     rows = [_tokens(ids[lead:]) for ids, lead in zip(batch.input_ids, padding, strict=True)]
     hidden, mass = _first_layer(model, rows, [len(s.images) for s in samples], batch.pixels, (user, vision))
-    results = []
+    results: list[tuple[ReleasedRow, NDArray[np.float32]] | ContentFailure] = []
     for k, (all_user, all_vision, assistant) in enumerate(places):
         n = len(vision[k])
+        if not n or not len(user[k]):
+            why = f"{n} vision and {len(user[k])} instruction tokens"
+            results.append(ContentFailure(samples[k].sample_id, "no_positions", why))
+            continue
         # One row of attention that is the mean already.
         vector, chosen = attended_vision_released(hidden[k, vision[k]], mass[k : k + 1, :n], [0], range(n), threshold)
         attended = chosen + (len(all_vision) - n)

@@ -1,0 +1,163 @@
+"""Methods by name: parts can be exchanged, options find their part, and what is wrong is said before anything runs."""
+
+import pytest
+
+from vsel_platform.config import parse_project
+from vsel_platform.errors import ConfigError
+from vsel_platform.methods.describe import as_text, describe
+from vsel_platform.methods.registry import (
+    METHODS,
+    QUOTAS,
+    RULES,
+    SCORES,
+    check_recipes,
+    composition,
+    find_method,
+    method_names,
+    needs_of,
+    scores_of,
+)
+from vsel_platform.project import open_project
+
+OWN = """
+import numpy as np
+from vsel_platform.methods.api import Method, Options, Score, ScoreTable
+
+class LengthOptions(Options):
+    power: float = 1.0
+
+def length(signals, options):
+    return ScoreTable(signals.n_characters ** options.power)
+
+METHOD = Method("anything", Score("length", length, "Length.", options=LengthOptions), quota="task")
+"""
+
+
+def project(recipes, *, methods=None, base_dir="."):
+    values = {
+        "name": "p",
+        "datasets": {"d": {"source": "x.json"}, "e": {"source": "y.json"}},
+        "recipes": {name: {"dataset": "d", **recipe} for name, recipe in recipes.items()},
+        "methods": methods or {},
+    }
+    return parse_project(str(values), base_dir=str(base_dir))
+
+
+def composed(recipe, **options):
+    found = project({"r": recipe}, **options)
+    return composition(found, found.recipe("r"))
+
+
+def test_every_method_names_parts_that_exist():
+    for method in METHODS.values():
+        assert method.score in SCORES
+        assert method.quota in QUOTAS
+        assert method.diversity in RULES
+        assert composed({"method": method.name}).variant == "default"
+
+
+def test_parts_can_be_exchanged():
+    found = composed({"method": "el2n", "quota": "equal_tasks", "diversity": "gumbel"})
+    assert (found.score.name, found.quota.name, found.diversity.name) == ("el2n", "equal_tasks", "gumbel")
+    assert composed({"method": "compose", "score": "vig"}).score.name == "vig"
+
+
+def test_options_find_the_part_that_knows_them():
+    found = composed({"method": "perplexity", "diversity": "gumbel", "options": {"prefer": "low", "temperature": 2}})
+    assert found.score_options.prefer == "low"
+    assert found.diversity_options.temperature == 2
+
+
+def test_only_options_of_the_score_make_a_variant_of_its_table():
+    plain = composed({"method": "perplexity", "diversity": "gumbel"})
+    warm = composed({"method": "perplexity", "diversity": "gumbel", "options": {"temperature": 2}})
+    low = composed({"method": "perplexity", "options": {"prefer": "low"}})
+    assert plain.variant == warm.variant == "default"
+    assert low.variant not in ("default", composed({"method": "perplexity", "options": {"prefer": "middle"}}).variant)
+    assert plain.settings_fingerprint != warm.settings_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"method": "presle"}, "method 'presle' is unknown; known: .*presel"),
+        ({"method": "presel", "options": {"foo": 1}}, "method presel: options: foo"),
+        ({"method": "presel", "options": {"n_neighbours": 0}}, "n_neighbours"),
+        ({"method": "random", "options": {"foo": 1}}, "method random: options: foo"),
+        ({"method": "random", "quota": "task"}, "random has no quota to exchange"),
+        ({"method": "visnec", "options": {"foo": 1}}, r"unknown options \['foo'\]; known: .*max_gain"),
+        ({"method": "visnec", "mode": "released"}, "has no mode `released`"),
+        ({"method": "visnec", "score": "nothing"}, "score 'nothing' is unknown; known: el2n"),
+        ({"method": "visnec", "quota": "nothing"}, "quota 'nothing' is unknown"),
+        ({"method": "visnec", "diversity": "nothing"}, "diversity 'nothing' is unknown"),
+        ({"method": "compose"}, "score '' is unknown"),
+        ({"method": "perplexity", "options": {"prefer": "odd"}}, "prefer"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_said(recipe, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        check_recipes(project({"good": {"method": "presel"}, "wrong": recipe}))
+    assert "recipes.wrong" in str(error.value)
+    assert "recipes.good" not in str(error.value)
+
+
+def test_a_project_file_is_checked_when_it_is_opened(tmp_path):
+    file = tmp_path / "vsel.yaml"
+    file.write_text("{name: p, datasets: {d: {source: x}}, recipes: {r: {dataset: d, method: presle}}}")
+    with pytest.raises(ConfigError, match="presle"):
+        open_project(file)
+
+
+def test_a_project_s_own_file_is_a_method(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    options = {"methods": {"mine": "own.py"}, "base_dir": tmp_path}
+    found = composed({"method": "mine", "options": {"power": 2}}, **options)
+    assert (found.method.name, found.score.name, found.quota.name) == ("mine", "length", "task")
+    assert found.score_options.power == 2
+    assert "mine" in method_names(project({}, **options))
+    using = project({"r": {"method": "mine"}}, **options)
+    assert list(scores_of(using, using.recipes.values())) == ["length"]
+
+
+def test_a_changed_file_is_another_variant(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    options = {"methods": {"mine": "own.py"}, "base_dir": tmp_path}
+    before = composed({"method": "mine"}, **options)
+    (tmp_path / "own.py").write_text(OWN + "\n# changed\n")
+    after = composed({"method": "mine"}, **options)
+    assert before.variant != after.variant
+    assert before.settings_fingerprint != after.settings_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "cannot be read"), ("1 / 0", "ZeroDivisionError"), ("METHOD = 1", "expected METHOD"), ("x = 1", "METHOD")],
+)
+def test_a_wrong_file_is_named(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        find_method(project({}, methods={"mine": "own.py"}, base_dir=tmp_path), "mine")
+
+
+def test_needs_are_those_of_all_parts():
+    found = project({"r": {"method": "scalselect"}, "p": {"method": "presel"}, "x": {"method": "random"}})
+    assert needs_of(found, found.recipe("r")) == ["representation_moments", "vision_representations"]
+    assert needs_of(found, found.recipe("p")) == ["image_embeddings"]
+    assert needs_of(found, found.recipe("x")) == []
+
+
+def test_variants_of_one_score_are_listed_once_each():
+    recipes = {
+        "a": {"method": "perplexity"},
+        "b": {"method": "perplexity", "quota": "task"},
+        "c": {"method": "perplexity", "options": {"prefer": "low"}},
+    }
+    found = project(recipes)
+    assert [len(scores_of(found, found.recipes.values())[name]) for name in ("perplexity",)] == [2]
+
+
+def test_the_list_tells_every_method_and_option():
+    text = as_text(describe(None))
+    for name in (*METHODS, *SCORES, *QUOTAS, *RULES, "presel", "random", "n_neighbours", "temperature"):
+        assert name in text

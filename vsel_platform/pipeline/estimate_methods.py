@@ -1,0 +1,121 @@
+"""What the signals and scores of composed methods would cost (see `estimate`)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from vsel_platform.config import RecipeSettings
+from vsel_platform.errors import NotMaterializedError
+from vsel_platform.methods.api import Need
+from vsel_platform.methods.registry import OWN_PIPELINE, composition, scores_of
+from vsel_platform.pipeline import base_losses, method_scores, moments, representations
+from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.models import vlm_fingerprint
+
+LOSS_CONDITIONS = 3
+NEEDS: tuple[Need, ...] = ("vision_representations", "base_losses", "representation_moments")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetForecast:
+    """A dataset as it will be: rows, those of them that are new, its present shards, rows in a shard, and whether its
+    source changed."""
+
+    name: str
+    rows: int
+    new_rows: int
+    shards: Sequence[str]
+    shard_rows: int
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """Partitions and rows of a stage, model passes, and the units and the model that its rate is known for."""
+
+    stage: str
+    partitions: int
+    rows: int
+    passes: int
+    model: str
+    units: int
+
+
+def method_costs(
+    ctx: Context, recipes: Mapping[str, RecipeSettings], datasets: Mapping[str, DatasetForecast]
+) -> Iterator[StageCost]:
+    """Costs of the stages that composed methods need, in the order in which they run."""
+    composed = {name: recipe for name, recipe in recipes.items() if recipe.method not in OWN_PIPELINE}
+    needing = {
+        need: sorted({r.dataset for r in composed.values() if need in composition(ctx.project, r).needs})
+        for need in NEEDS
+    }
+    yield _representations(ctx, [datasets[name] for name in needing["vision_representations"]])
+    yield _base_losses(ctx, [datasets[name] for name in needing["base_losses"]])
+    yield _per_dataset(
+        ctx,
+        "representation_moments",
+        representations.STAGE.fingerprint(ctx),
+        [datasets[name] for name in needing["representation_moments"]],
+        moments.is_current,
+    )
+    for score in scores_of(ctx.project, composed.values()):
+        using = sorted({r.dataset for r in composed.values() if score in scores_of(ctx.project, [r])})
+
+        def current(ctx: Context, dataset: str, score: str = score) -> bool:
+            return method_scores.is_current(ctx, score, dataset)
+
+        stage = method_scores.stage_name(score)
+        yield _per_dataset(ctx, stage, "", [datasets[name] for name in using], current)
+
+
+def scores_change(ctx: Context, recipe: RecipeSettings, forecast: DatasetForecast) -> bool:
+    """Whether the scores of a composed recipe will be made anew."""
+    score = composition(ctx.project, recipe).score.name
+    return forecast.changed or _is_stale(lambda: method_scores.is_current(ctx, score, recipe.dataset))
+
+
+def _representations(ctx: Context, datasets: Sequence[DatasetForecast]) -> StageCost:
+    stage, model = representations.STAGE, representations.STAGE.fingerprint(ctx)
+    stale = [s for s in _shards(datasets) if not stage.is_current(ctx, s)]
+    missing = 0
+    for shard in stale:
+        ids = stage.wanted(ctx, shard)
+        missing += len(ids) - len(ctx.vectors.existing_ids(stage.signal, model, ids))
+    rows = missing + sum(d.new_rows for d in datasets)
+    return StageCost("vision_representations", len(stale) + _new_shards(datasets), rows, rows, model, rows)
+
+
+def _base_losses(ctx: Context, datasets: Sequence[DatasetForecast]) -> StageCost:
+    stale = [s for s in _shards(datasets) if not base_losses.is_current(ctx, s)]
+    present = sum(ctx.store.require("samples", {"shard": shard}).rows for shard in stale)
+    rows = present + sum(d.new_rows for d in datasets)
+    model = vlm_fingerprint(ctx.project.vlm)
+    return StageCost("base_losses", len(stale) + _new_shards(datasets), rows, LOSS_CONDITIONS * rows, model, rows)
+
+
+def _per_dataset(
+    ctx: Context,
+    stage: str,
+    model: str,
+    datasets: Sequence[DatasetForecast],
+    is_current: Callable[[Context, str], bool],
+) -> StageCost:
+    stale = [d for d in datasets if d.changed or _is_stale(partial(is_current, ctx, d.name))]
+    rows = sum(d.rows for d in stale)
+    return StageCost(stage, len(stale), rows, 0, model, rows)
+
+
+def _shards(datasets: Sequence[DatasetForecast]) -> list[str]:
+    return sorted({shard for dataset in datasets for shard in dataset.shards})
+
+
+def _new_shards(datasets: Sequence[DatasetForecast]) -> int:
+    return sum(-(-dataset.new_rows // dataset.shard_rows) for dataset in datasets)
+
+
+def _is_stale(is_current: Callable[[], bool]) -> bool:
+    try:
+        return not is_current()
+    except NotMaterializedError:
+        return True

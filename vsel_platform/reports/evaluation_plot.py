@@ -1,0 +1,100 @@
+"""Plot of an evaluation: exact match and loss per task, before and after fine-tuning."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vsel_platform.reports.evaluation import TaskComparison
+from vsel_platform.reports.style import (
+    FONT,
+    INK,
+    MUTED,
+    POOL,
+    SELECTED,
+    WARNING,
+    add_legend,
+    label,
+    new_figure,
+    number,
+    style_axes,
+    to_png,
+)
+
+MAX_TASKS = 20
+ROW_PX = 40
+BAR = 0.34
+HATCH = "////"
+
+
+def evaluation_bars(results: Sequence[TaskComparison], *, title: str) -> bytes | None:
+    """Exact match with 95 % intervals beside the loss, before and after fine-tuning, and a verdict for every task.
+
+    Beyond 20 tasks the rest is one line that says how many. None if there is nothing.
+    """
+    if not results:
+        return None
+    shown = list(results)[:MAX_TASKS]
+    more = len(results) - len(shown)
+    figure = new_figure(132 + ROW_PX * (len(shown) + bool(more)), title, _subtitle(results))
+    exact, loss = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for row, result in enumerate(shown):
+        good = result.verdict == "learned"
+        tuned = _solid(SELECTED) if good else _hollow(WARNING)
+        exact.barh(row - 0.18, 100 * result.base, BAR, **_solid(POOL))
+        exact.barh(row + 0.18, 100 * result.tuned, BAR, **tuned)
+        for y, interval in ((row - 0.18, result.base_interval), (row + 0.18, result.tuned_interval)):
+            exact.hlines(y, 100 * interval[0], 100 * interval[1], color=INK, linewidth=1.3)
+        loss.barh(row - 0.18, result.base_loss, BAR, **_solid(POOL))
+        loss.barh(row + 0.18, result.tuned_loss, BAR, **(_hollow(WARNING) if result.loss_rises else _solid(SELECTED)))
+        _loss_text(loss, row, result)
+    style_axes(exact, xlabel="exact match [% of answers]", grid="x")
+    style_axes(loss, xlabel="loss [nat/token], lower is better", grid="x")
+    _tasks(exact, shown, more)
+    exact.set_xlim(0, 100)
+    loss.set_xlim(0, 1.35 * max(max(r.base_loss, r.tuned_loss) for r in shown))
+    add_legend(exact, handles=_handles(exact), ncols=5)
+    return to_png(figure)
+
+
+def _subtitle(results: Sequence[TaskComparison]) -> str:
+    counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in ("learned", "worse")}
+    text = f"{counts['learned']} of {len(results)} tasks learned (beyond the 95 % interval), {counts['worse']} worse"
+    return text + ("; exact match cannot judge tasks without an exact answer" if _any_never(results) else "")
+
+
+def _any_never(results: Sequence[TaskComparison]) -> bool:
+    return any(r.never_exact for r in results)
+
+
+def _solid(colour: str) -> dict[str, Any]:
+    return {"color": colour}
+
+
+def _hollow(colour: str) -> dict[str, Any]:
+    return {"facecolor": "white", "edgecolor": colour, "hatch": HATCH}
+
+
+def _loss_text(axes: Any, row: int, result: TaskComparison) -> None:
+    for y, value, colour in (
+        (row - 0.18, result.base_loss, MUTED),
+        (row + 0.18, result.tuned_loss, WARNING if result.loss_rises else INK),
+    ):
+        axes.annotate(f"{value:.2f}", (value, y), (4, 0), textcoords="offset points", va="center",
+                      size=8, color=colour, family=FONT)  # fmt: skip
+
+
+def _tasks(axes: Any, shown: Sequence[TaskComparison], more: int) -> None:
+    """Names of the tasks with their verdicts below; what was not learned is coloured."""
+    names = [f"{label(r.task, 24)}\n{r.verdict}" for r in shown] + ([f"({number(more)} more tasks)"] if more else [])
+    axes.set_yticks(range(len(names)), labels=names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    for text, result in zip(axes.get_yticklabels(), shown, strict=False):
+        text.set_color(INK if result.verdict == "learned" else WARNING)
+
+
+def _handles(axes: Any) -> list[Any]:
+    return [
+        axes.barh(0, 0, label="base model", **_solid(POOL)),
+        axes.barh(0, 0, label="tuned", **_solid(SELECTED)),
+        axes.barh(0, 0, label="tuned: not learned, or loss higher", **_hollow(WARNING)),
+        axes.plot([], [], color=INK, linewidth=1.3, label="95 % interval")[0],
+    ]

@@ -65,6 +65,8 @@ def ingested_dataset(context: dg.AssetExecutionContext, project: ProjectResource
     ctx = project.context(context.run_id)
     result = ingest.run(ctx, dataset)
     register_shards(context.instance, ctx, dataset)
+    if "warning" in result.manifest.metadata:
+        context.log.warning(result.manifest.metadata["warning"])
     for asset, table, stage, plot in (
         ("quarantine", "quarantine", result.quarantine, plots.quarantine),
         ("dataset_manifest", "manifest", result.manifest, plots.dataset),

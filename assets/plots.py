@@ -113,19 +113,16 @@ def method_scores(ctx: Context, references: list[str]) -> Metadata:
 
 
 def training_curve(ctx: Context, table: str, partition_name: str, key: str) -> Metadata:
-    """Training loss per step, from the report that a checkpoint's pointer carries."""
-    from vsel_platform.reports import plots
+    """Training loss per step, from the file that lies beside the adapter; adapters of earlier versions have none."""
+    from vsel_platform.reports import data, plots
 
-    pointer = ctx.store.pointer(table, {partition_name: key})
-    steps = pointer.metadata.get("losses") if pointer is not None else None
-    if not isinstance(steps, list):
-        return {}
+    steps = data.training_losses(ctx, table, {partition_name: key})
     title = f"Training of {table.replace('_', ' ')}, {partition_name} {key}"
-    return _plots({"training loss": plots.loss_curve(steps, title=title)})
+    return _plots({"training loss": plots.loss_curve(steps, title=title)}) if steps else {}
 
 
 def presel(ctx: Context, dataset: str) -> Metadata:
-    """Task importance, typicality, and the most and least typical images, for every mode that recipes use."""
+    """Task difficulty, typicality, and the most and least typical images, for every mode that recipes use."""
     metadata: Metadata = {}
     recipes = ctx.project.recipes.values()
     modes = {r.mode for r in recipes if r.dataset == dataset and r.method == "presel"} or {"default"}
@@ -138,22 +135,24 @@ def _presel_mode(ctx: Context, dataset: str, mode: str) -> Metadata:
     from vsel_platform.reports import data, plots
     from vsel_platform.reports.pictures import typicality_sheet
     from vsel_platform.reports.selection_report import TYPICALITY_LABEL
+    from vsel_platform.reports.style import counted
 
     scores = data.scores_pointer(ctx, dataset, mode)
     if scores is None:
         return {}
     suffix = "" if mode == "default" else f" ({mode})"
-    tasks = data.task_importance(ctx, dataset, mode)
+    tasks = data.task_difficulty(ctx, dataset, mode)
     values, _ = data.column_values(ctx, scores, "typicality")
     return _plots(
         {
             f"task difficulty{suffix}": plots.value_bars(
                 {t.task: t.difficulty for t in tasks},
-                notes={t.task: f"({t.n_relevance:,} reference rows)" for t in tasks},
+                notes={t.task: f"({counted(t.n_relevance, 'reference row')})" for t in tasks},
                 title=f"Task difficulty in {dataset}{suffix}: how little the question helps",
-                subtitle="mean relevance of the reference rows (with too few: of the other tasks); "
-                "a lower value earns more budget",
+                subtitle="mean instruction relevance of the reference rows; a lower difficulty earns more budget",
                 xlabel="difficulty [loss with the question / loss without it]",
+                hatched={t.task for t in tasks if not t.is_measured},
+                hatched_name="too few reference rows: mean of the other tasks",
                 rest="more tasks",
             ),
             f"typicality{suffix}": plots.histogram(
@@ -174,8 +173,12 @@ def selection(ctx: Context, recipe: str) -> Metadata:
     if subset is None or tasks is None:
         return {}
     report = selection_report(ctx, recipe, ctx.store.read(subset), ctx.store.read(tasks))
-    rows = [(t.task, t.n_total, t.n_reference, t.weight, t.budget, t.n_selected, t.difficulty) for t in report.tasks]
-    headers = ["task", "rows", "reference", "share of the budget", "budget", "selected", "difficulty"]
+    rows = [
+        (t.task, t.n_total, t.n_reference, t.difficulty, f"{t.weight:.1%}", t.budget, t.n_selected, t.n_taken)
+        for t in report.tasks
+    ]
+    share = report.share_name.lower()
+    headers = ["task", "rows", "reference", "difficulty", share, "budget", "selected", "with reference"]
     metadata = _plots({plot.name: plot.png for plot in report.plots})
     if rows:
         metadata["tasks"] = dg.MetadataValue.md(markdown.table(headers, rows))
@@ -196,21 +199,41 @@ def _files(ctx: Context, recipe: str) -> Metadata:
 
 
 def evaluation(ctx: Context, recipe: str) -> Metadata:
-    """Exact match before and after fine-tuning with intervals: which tasks were learned."""
-    from vsel_platform.reports import markdown, plots
-    from vsel_platform.reports.evaluation import compare
+    """Exact match and loss before and after fine-tuning: which tasks were learned, which got worse."""
+    from vsel_platform.pipeline.trained import trained_on
+    from vsel_platform.reports import markdown
+    from vsel_platform.reports.evaluation import compare, regressions, unjudged
+    from vsel_platform.reports.evaluation_plot import evaluation_bars
 
     pointer = ctx.store.pointer("evaluation", {"recipe": recipe})
     results = compare(ctx.store.read(pointer).to_pylist()) if pointer is not None else []
     if not results:
         return {}
     rows = [
-        (r.task, r.n_answers, _share(r.base, r.base_interval), _share(r.tuned, r.tuned_interval), r.verdict)
+        (
+            r.task,
+            r.n_answers,
+            _share(r.base, r.base_interval),
+            _share(r.tuned, r.tuned_interval),
+            r.base_loss,
+            r.tuned_loss,
+            r.verdict,
+        )
         for r in results
     ]
-    table = markdown.table(["task", "answers", "base model", "tuned", "verdict"], rows)
-    bars = plots.evaluation_bars(results, title=f"What fine-tuning on recipe {recipe} taught, on held-out rows")
-    return _plots({"exact match": bars}) | {"exact match by task": dg.MetadataValue.md(table)}
+    names = ["task", "answers", "exact match, base", "exact match, tuned", "loss, base", "loss, tuned", "verdict"]
+    bars = evaluation_bars(results, title=f"What fine-tuning on recipe {recipe} taught, on held-out rows")
+    trained = trained_on(ctx, recipe)
+    notes = (
+        ([f"The adapter was {trained.sentence}."] if trained is not None else [])
+        + regressions(results)
+        + unjudged(results)
+    )
+    return (
+        _plots({"exact match and loss": bars})
+        | {"results by task": dg.MetadataValue.md(markdown.table(names, rows))}
+        | {"notes": dg.MetadataValue.text(" ".join(notes))}
+    )
 
 
 def _share(share: float, interval: tuple[float, float]) -> str:

@@ -5,11 +5,13 @@ import dagster as dg
 from assets import checks, plots
 from assets.reporting import materialized, spec_metadata
 from assets.signals import (
+    attention_maps,
     base_losses,
     image_embeddings,
     losses,
     reference_subset,
     representation_moments,
+    text_embeddings,
     vision_representations,
 )
 from automation.partitions import dataset_to_recipes, datasets, loaded_project, recipes
@@ -44,7 +46,7 @@ REFRESH = (
     kinds={"parquet", "scikitlearn"},
     code_version=scores.SCORE_CODE,
     automation_condition=REFRESH,
-    description="PreSel's view of the signals: task importance from the loss ratio of the reference rows, and for "
+    description="PreSel's view of the signals: task difficulty from the loss ratio of the reference rows, and for "
     "every row its cluster inside the task and how typical its image is of that cluster. No model runs here.",
     metadata=spec_metadata("presel_scores"),
     check_specs=checks.specs("presel_scores", "presel_scores"),
@@ -60,6 +62,8 @@ def presel_scores(context: dg.AssetExecutionContext, project: ProjectResource) -
 NEEDED: dict[Need, dg.AssetDep] = {
     "base_losses": dg.AssetDep(base_losses, partition_mapping=dg.AllPartitionMapping()),
     "image_embeddings": dg.AssetDep(image_embeddings, partition_mapping=dg.AllPartitionMapping()),
+    "text_embeddings": dg.AssetDep(text_embeddings, partition_mapping=dg.AllPartitionMapping()),
+    "attention_maps": dg.AssetDep(attention_maps, partition_mapping=dg.AllPartitionMapping()),
     "vision_representations": dg.AssetDep(vision_representations, partition_mapping=dg.AllPartitionMapping()),
     "representation_moments": dg.AssetDep(representation_moments),
 }

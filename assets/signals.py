@@ -9,7 +9,13 @@ from automation.partitions import datasets, shards
 from resources.compute import ComputeBackend
 from resources.project import ProjectResource
 from vsel_platform.pipeline import moments, reference
-from vsel_platform.pipeline.models import EMBEDDING_CODE, LOSS_CODE, REPRESENTATION_CODE
+from vsel_platform.pipeline.models import (
+    ATTENTION_CODE,
+    EMBEDDING_CODE,
+    LOSS_CODE,
+    REPRESENTATION_CODE,
+    TEXT_EMBEDDING_CODE,
+)
 
 GROUP = "signals"
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
@@ -33,6 +39,48 @@ def image_embeddings(
     result = compute.run(context, "image_embeddings", context.partition_key)
     ctx = project.context(context.run_id)
     return materialized(ctx, result, plots.embeddings(ctx, context.partition_key))
+
+
+@dg.asset(
+    deps=[samples],
+    partitions_def=shards,
+    group_name=GROUP,
+    kinds={"lancedb", "pytorch"},
+    pool="gpu",
+    retry_policy=RETRY,
+    code_version=TEXT_EMBEDDING_CODE,
+    description="One vector per distinct question of the shard under the project's text encoder, in LanceDB. "
+    "A question that many rows ask is encoded once.",
+)
+def text_embeddings(
+    context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
+) -> dg.MaterializeResult:
+    """Embed the questions of a shard."""
+    result = compute.run(context, "text_embeddings", context.partition_key)
+    return materialized(project.context(context.run_id), result)
+
+
+@dg.asset(
+    deps=[samples, images],
+    partitions_def=shards,
+    group_name=GROUP,
+    kinds={"parquet", "pytorch"},
+    pool="gpu",
+    retry_policy=RETRY,
+    code_version=ATTENTION_CODE,
+    description="Where two models look while they answer a row's first question in a word: the image tokens with the "
+    "largest relative attention. Of every layer only the rows of the generated tokens are made.",
+    metadata=spec_metadata("attention_maps"),
+    check_specs=checks.specs("attention_maps", "attention_maps"),
+)
+def attention_maps(
+    context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
+) -> dg.MaterializeResult:
+    """Record the attention of two models on the rows of a shard."""
+    result = compute.run(context, "attention_maps", context.partition_key)
+    ctx = project.context(context.run_id)
+    found = checks.results(ctx, "attention_maps", "attention_maps", result.references)
+    return materialized(ctx, result, check_results=found)
 
 
 @dg.asset(

@@ -1,4 +1,4 @@
-"""One job per stage, because a job cannot span several partition sets."""
+"""One job per stage, because a job cannot span several partition sets; and jobs that drive all stages in order."""
 
 from typing import Any
 
@@ -11,24 +11,45 @@ from vsel_platform.pipeline.maintenance import compact_vectors
 from vsel_platform.pipeline.method_scores import stage_name
 
 METHOD_SCORES = [stage_name(score) for score in used_scores(loaded_project())]
+_STAGES = {
+    "ingest": (
+        ["raw_annotations", "dataset_manifest", "quarantine"],
+        "Reads the source of a dataset: content, positions, and what was refused.",
+    ),
+    "signals": (
+        ["image_embeddings", "text_embeddings", "vision_representations", "attention_maps", "base_losses", "losses"],
+        "Runs the models on the content of a shard; what is stored already is not computed again.",
+    ),
+    "reference": (
+        ["reference_subset", "reference_model"],
+        "Draws the reference subset of a dataset and trains the reference model on it.",
+    ),
+    "scores": (
+        ["representation_moments", "presel_scores", *METHOD_SCORES],
+        "Turns stored signals of a dataset into scores; no model runs.",
+    ),
+    "select": (["selected_subset"], "Selects the rows of a recipe from its scores; no model runs."),
+    "train": (
+        ["finetuned_checkpoint", "evaluation"],
+        "Fine-tunes on the selection of a recipe and evaluates; only by hand, or by `demo`.",
+    ),
+}
+STAGE_JOBS = {
+    name: dg.define_asset_job(name, dg.AssetSelection.assets(*assets), description=text)
+    for name, (assets, text) in _STAGES.items()
+}
 
-ingest = dg.define_asset_job("ingest", dg.AssetSelection.assets("raw_annotations", "dataset_manifest", "quarantine"))
-signals = dg.define_asset_job(
-    "signals", dg.AssetSelection.assets("image_embeddings", "vision_representations", "base_losses", "losses")
-)
-reference = dg.define_asset_job("reference", dg.AssetSelection.assets("reference_subset", "reference_model"))
-scores = dg.define_asset_job(
-    "scores", dg.AssetSelection.assets("representation_moments", "presel_scores", *METHOD_SCORES)
-)
-select = dg.define_asset_job("select", dg.AssetSelection.assets("selected_subset"))
-train = dg.define_asset_job("train", dg.AssetSelection.assets("finetuned_checkpoint", "evaluation"))
+
+def stage_job(asset: str) -> str:
+    """Name of the job that materializes an asset."""
+    return next(name for name, (assets, _) in _STAGES.items() if asset in assets)
 
 
 class DriveConfig(dg.Config):  # type: ignore[misc]
     """Which recipes to bring up to date (empty: all), and whether to fine-tune and evaluate them too."""
 
     recipes: list[str] = []  # noqa: RUF012  (Dagster copies the default of a config field)
-    train: bool = True
+    train: bool = False
 
 
 @dg.op(
@@ -55,10 +76,19 @@ def drive_recipes(context: dg.OpExecutionContext, config: DriveConfig) -> None:
     drive(context.instance, list(config.recipes), train=config.train, log=context.log.info)
 
 
-@dg.job(description="The whole demo: ingest, signals, scores, selection, fine-tuning, evaluation of every recipe.")
-def demo() -> None:
-    """Bring every recipe of the project file up to date."""
+@dg.job(description="Brings the selection of every recipe up to date: ingest, signals, scores, selection. No training.")
+def reselect() -> None:
+    """Bring the selections of the project file up to date."""
     drive_recipes()
 
 
-ALL: list[Any] = [ingest, signals, reference, scores, select, train, demo, maintenance]
+@dg.job(
+    description="The whole walk of every recipe: ingest, signals, scores, selection, fine-tuning, evaluation.",
+    config=dg.RunConfig(ops={"drive_recipes": DriveConfig(train=True)}),
+)
+def demo() -> None:
+    """Bring everything up to date, with fine-tuning and evaluation."""
+    drive_recipes()
+
+
+ALL: list[Any] = [*STAGE_JOBS.values(), reselect, demo, maintenance]

@@ -4,17 +4,28 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 
-from automation.instance import DRIVER_TAG, driver_name, fail_runs_of_dead_drivers
+from automation.instance import DRIVER_TAG, TARGET_TAG, WANT_TAG, driver_name, fail_runs_of_dead_drivers
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import Step, next_steps
 
 MULTI = {"dataset_manifest": ["raw_annotations", "dataset_manifest", "quarantine"]}
-SHARDED = ("image_embeddings", "vision_representations", "base_losses", "losses")
+SHARDED = (
+    "image_embeddings",
+    "text_embeddings",
+    "vision_representations",
+    "attention_maps",
+    "base_losses",
+    "losses",
+)
 MAX_STAGES = 100
+# By this tag the UI finds the runs of a job. Dagster sets it on the runs that a code server launches.
+REPOSITORY_TAG = ".dagster/repository"
+REPOSITORY = "__repository__@vsel_platform"
 
 
 def drive(
@@ -52,15 +63,21 @@ def drive(
 
 
 def materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step, log: Callable[[str], object]) -> None:
-    """Materialize one partition in a run of its own. Raises VselError with the run's first error if it fails."""
+    """Materialize one partition in a run of its stage's job. Raises VselError with the run's first error if it fails."""
+    from automation.jobs import stage_job
+
     start = time.monotonic()
     keys = MULTI.get(step.asset, [step.asset])
-    job = defs.resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
+    result = defs.resolve_job_def(stage_job(step.asset)).execute_in_process(
         instance=instance,
         partition_key=step.key,
         asset_selection=[dg.AssetKey(key) for key in keys],
-        tags={"vsel/target": step.target, "vsel/want": step.want, DRIVER_TAG: driver_name()},
+        tags={
+            TARGET_TAG: step.target,
+            WANT_TAG: step.want,
+            DRIVER_TAG: driver_name(),
+            REPOSITORY_TAG: REPOSITORY,
+        },
         # The events are in the UI; the console gets one line per partition.
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
@@ -68,6 +85,10 @@ def materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step, 
     if not result.success:
         raise VselError(f"{step.target} failed in run {result.run_id}: {_why(result)}")
     log(f"{step.asset} [{step.key}] {time.monotonic() - start:.1f} s")
+    for event in result.get_asset_materialization_events():
+        metadata = event.materialization.metadata
+        if "warning" in metadata and event.materialization.asset_key.to_user_string() == step.asset:
+            log(f"warning: {metadata['warning'].value}")
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
@@ -82,13 +103,13 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
     return given.description if given is not None and given.description else _root_message(failures[0].error)
 
 
-def _root_message(error: dg.SerializableErrorInfo | None) -> str:
+def _root_message(error: Any) -> str:
     """Message of what an error was raised from in the end; the class in front of a VselError's says nothing."""
     while error is not None and error.cause is not None:
         error = error.cause
     if error is None:
         return "see the run in the Dagster UI"
-    return error.message.strip().removeprefix(f"vsel_platform.errors.{error.cls_name}: ")
+    return str(error.message).strip().removeprefix(f"vsel_platform.errors.{error.cls_name}: ")
 
 
 def main(arguments: list[str]) -> int:

@@ -2,17 +2,15 @@
 
 import dagster as dg
 
-from automation.jobs import demo as drive_job
-from automation.jobs import maintenance
+from automation.jobs import maintenance, reselect
 from automation.partitions import loaded_project
 from automation.sensors import automation_is_off
 
 nightly = dg.ScheduleDefinition(
     name="nightly_reselection",
-    job=drive_job,
+    job=reselect,
     default_status=dg.DefaultScheduleStatus.STOPPED if automation_is_off() else dg.DefaultScheduleStatus.RUNNING,
     cron_schedule=loaded_project().automation.nightly_cron,
-    run_config={"ops": {"drive_recipes": {"config": {"recipes": [], "train": False}}}},
     description="Brings every selection up to date once a night, whatever the sensors did. It never trains.",
 )
 

@@ -8,7 +8,8 @@ import dagster as dg
 import orjson
 
 from assets.annotations import register_shards
-from automation.jobs import ingest as ingest_job
+from automation.instance import TARGET_TAG, WANT_TAG
+from automation.jobs import STAGE_JOBS, stage_job
 from automation.partitions import datasets, loaded_project, recipes
 from automation.run import MULTI, SHARDED
 from resources.project import ProjectResource
@@ -38,7 +39,7 @@ def default_status() -> dg.DefaultSensorStatus:
 
 
 @dg.sensor(
-    job=ingest_job,
+    job=STAGE_JOBS["ingest"],
     minimum_interval_seconds=loaded_project().automation.source_interval_s,
     default_status=default_status(),
     description="Looks at the source files, cheaply first (size and time), and ingests those whose content changed.",
@@ -71,7 +72,7 @@ def _run_key(ctx: Context, dataset: str) -> str:
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.all(),
+    jobs=[job for name, job in STAGE_JOBS.items() if name != "train"],
     minimum_interval_seconds=loaded_project().automation.reconcile_interval_s,
     default_status=default_status(),
     description="Compares what every selection was made from with what is there now, and requests the first stage "
@@ -99,9 +100,10 @@ def reconcile_selections(
             if step.asset in SHARDED:
                 register_shards(context.instance, ctx, ctx.project.recipe(name).dataset)
             yield dg.RunRequest(
+                job_name=stage_job(step.asset),
                 partition_key=step.key,
                 asset_selection=[dg.AssetKey(key) for key in MULTI.get(step.asset, [step.asset])],
-                tags={"vsel/target": step.target, "vsel/want": step.want},
+                tags={TARGET_TAG: step.target, WANT_TAG: step.want},
             )
     if not requested:
         yield dg.SkipReason("; ".join(dict.fromkeys(reasons)) or "every selection is current")
@@ -117,12 +119,12 @@ def _steps(ctx: Context, recipe: str, reasons: list[str]) -> list[Step]:
 
 def _refusal(instance: dg.DagsterInstance, step: Step, max_attempts: int) -> str | None:
     """Why a step must not be requested now, None if it may."""
-    target = {"vsel/target": step.target}
+    target = {TARGET_TAG: step.target}
     if instance.get_runs_count(dg.RunsFilter(tags=target, statuses=IN_FLIGHT)):
         return f"{step.target} is running"
     failed = instance.get_runs_count(
         dg.RunsFilter(
-            tags=target | {"vsel/want": step.want},
+            tags=target | {WANT_TAG: step.want},
             statuses=[dg.DagsterRunStatus.FAILURE],
             created_after=datetime.now(UTC) - FAILURE_WINDOW,
         )

@@ -102,7 +102,9 @@ class TextEncoderSettings(Settings):
 class VlmSettings(Settings):
     """A vision-language model and its prompt."""
 
-    model: str = Field("llava-hf/llava-1.5-7b-hf", description="Hub id, directory, or `embedded:demo`.")
+    model: str = Field(
+        "llava-hf/llava-1.5-7b-hf", description="Hub id, directory, `embedded:demo` or `embedded:demo_second`."
+    )
     revision: str | None = Field(None, description="Hub revision (commit) to pin.")
     template: str = Field("vicuna_v1", description="Conversation template.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Precision of the model.")
@@ -120,6 +122,12 @@ class SignalSettings(Settings):
         gt=0,
         le=1,
         description="ScalSelect averages the image tokens that get this share of the instruction's attention.",
+    )
+    answer_tokens: int = Field(
+        16, gt=1, description="Longest answer that attention maps are made of [tokens] (Free2DS releases with 100)."
+    )
+    attention_grid: int = Field(
+        0, ge=0, description="Attention maps are resampled to this many rows and columns; 0: the model's own grid."
     )
 
 
@@ -227,6 +235,9 @@ class Project(Settings):
     image_encoder: EncoderSettings = EncoderSettings()
     text_encoder: TextEncoderSettings = TextEncoderSettings()
     vlm: VlmSettings = VlmSettings()
+    second_vlm: VlmSettings | None = Field(
+        None, description="Another model that methods compare with `vlm` (Free2DS); none: such methods cannot run."
+    )
     signals: SignalSettings = SignalSettings()
     reference: ReferenceSettings = ReferenceSettings()
     recipes: dict[Name, RecipeSettings] = Field(default_factory=dict)

@@ -176,8 +176,23 @@ _SPECS = (
         ),
     ),
     TableSpec(
+        "attention_maps",
+        "Where a model looks while it answers a row's first question in a word (Free2DS).",
+        ("fingerprint", "shard"),
+        ("sample_id",),
+        (
+            SAMPLE_ID,
+            Column("n_steps", "int32", "Generated tokens, the end token included.", "tokens"),
+            Column("n_tokens", "int32", "Image tokens, or cells of the common grid.", "tokens"),
+            Column("top_tokens", "list<int32>", "The 30 % of them with the largest relative attention.", "0-based"),
+            Column("entropy", "float64", "Entropy of the relative attention.", "nat"),
+            Column("sharpness", "float64", "1 - entropy / log(n_tokens): 1 looks at one place, 0 everywhere.", "1"),
+            Column("mass", "float64", "Mean share of the attention that the image gets.", "1"),
+        ),
+    ),
+    TableSpec(
         "presel_tasks",
-        "PreSel: importance of the tasks of a dataset.",
+        "PreSel: difficulty of the tasks of a dataset.",
         ("dataset", "mode"),
         ("task",),
         (
@@ -188,7 +203,8 @@ _SPECS = (
             Column(
                 "difficulty",
                 "float64",
-                "Mean instruction relevance (loss with / loss without question).",
+                "Mean instruction relevance (loss with / loss without question) of the reference rows; with too few of "
+                "them the mean of the other tasks.",
                 "1",
                 True,
             ),
@@ -240,7 +256,12 @@ _SPECS = (
         ("recipe",),
         ("rank",),
         (
-            Column("rank", "int64", "Order in which a smaller budget would keep rows.", "1-based"),
+            Column(
+                "rank",
+                "int64",
+                "Order of value: a smaller budget keeps about the first rows (quotas are rounded anew).",
+                "1-based",
+            ),
             Column("round", "int32", "Round of the recipe in which the row is added; rounds are nested.", "1-based"),
             SAMPLE_ID,
             Column("position", "int64", "First position of the content in the source.", "0-based"),
@@ -261,7 +282,7 @@ _SPECS = (
             Column("n_available", "int64", "Rows that could be selected, reference excluded.", "rows"),
             Column("n_reference", "int64", "Reference rows, which are part of the selection.", "rows"),
             Column("difficulty", "float64", "Task difficulty that the weight comes from.", "1", True),
-            Column("weight", "float64", "Share of the budget.", "1"),
+            Column("weight", "float64", "Share of the budget (PreSel: of the image rows left after reference).", "1"),
             Column("budget", "int64", "Rows to select, reference excluded.", "rows"),
             Column("n_selected", "int64", "Rows selected, reference excluded.", "rows"),
         ),

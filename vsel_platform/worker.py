@@ -19,6 +19,8 @@ from vsel_platform.pipeline.context import Context, ProgressCallback, StageResul
 JOBS = {
     "image_embeddings": "vsel_platform.pipeline.embeddings:run",
     "vision_representations": "vsel_platform.pipeline.representations:run",
+    "text_embeddings": "vsel_platform.pipeline.text_embeddings:run",
+    "attention_maps": "vsel_platform.pipeline.attention:run",
     "base_losses": "vsel_platform.pipeline.base_losses:run",
     "reference_model": "vsel_platform.pipeline.reference:run_model",
     "losses": "vsel_platform.pipeline.losses:run",

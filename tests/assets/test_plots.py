@@ -57,7 +57,7 @@ def table_rows(value: dg.MetadataValue) -> list[str]:
         ("losses", {"instruction relevance, shapes"}),
         ("presel", {"task difficulty", "typicality", "most and least typical"}),
         ("selection", {"budgets", "typicality", "embedding map", "first and last rows"}),
-        ("evaluation", {"exact match"}),
+        ("evaluation", {"exact match and loss"}),
     ],
 )
 def test_published_data_are_plotted(ctx, call, expected):
@@ -109,14 +109,18 @@ def test_a_dataset_without_refused_rows_has_no_quarantine_plot(tmp_path):
     assert plots.quarantine(ctx, "shapes") == {}
 
 
-def test_training_curve_comes_from_the_report(ctx):
+def test_training_curve_comes_from_the_losses_beside_the_adapter(ctx):
     assert set(images(plots.training_curve(ctx, "reference_model", "dataset", "shapes"))) == {"training loss"}
 
 
-@pytest.mark.parametrize("report", [{}, {"losses": []}, {"losses": [None, float("nan")]}, {"steps": 4, "losses": None}])
-def test_a_report_without_losses_has_no_curve(tmp_path, report):
+@pytest.mark.parametrize("files", [{"README.md": "card"}, {"losses.json": "[]"}])
+def test_an_adapter_without_losses_has_no_curve(tmp_path, files):
     ctx = report_context(tmp_path)
-    ctx.store.publish_pointer("reference_model", {"dataset": "shapes"}, rows=0, data_version="1", metadata=report)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name, text in files.items():
+        (adapter / name).write_text(text)
+    ctx.store.publish_artifact("reference_model", {"dataset": "shapes"}, adapter)
     assert plots.training_curve(ctx, "reference_model", "dataset", "shapes") == {}
     assert plots.training_curve(ctx, "finetuned_checkpoint", "recipe", "typical") == {}
 
@@ -152,9 +156,21 @@ def test_a_random_selection_needs_no_scores(tmp_path):
     assert set(images(plots.selection(ctx, "drawn"))) == {"budgets", "first and last rows"}
 
 
-def test_evaluation_gives_intervals_and_verdicts(tmp_path):
+def test_evaluation_gives_intervals_losses_and_verdicts(tmp_path):
     ctx = report_context(tmp_path)
     publish_evaluation(ctx)
-    rows = table_rows(plots.evaluation(ctx, "typical")["exact match by task"])
+    metadata = plots.evaluation(ctx, "typical")
+    rows = table_rows(metadata["results by task"])
     assert [row.split(" | ")[-1].removesuffix(" |") for row in rows] == ["learned", "not learned", "worse"]
-    assert "80.0% (71.1% to 86.7%)" in rows[0]
+    assert "80.0% (71.1% to 86.7%) | 1.5 | 1 |" in rows[0]
+    assert "side: worse, loss 1.500 -> 1.000" in str(metadata["notes"].value)
+
+
+def test_evaluation_says_when_its_adapter_is_older_than_the_selection(tmp_path):
+    ctx = report_context(tmp_path)
+    publish_content(ctx, tmp_path)
+    publish_selection(ctx, tmp_path)
+    publish_evaluation(ctx)
+    assert "trained on 14 rows of the present selection" in str(plots.evaluation(ctx, "typical")["notes"].value)
+    publish(ctx, "selected_subset", {"recipe": "typical"}, [])
+    assert "14 rows of an earlier state of the selection" in str(plots.evaluation(ctx, "typical")["notes"].value)

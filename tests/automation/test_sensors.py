@@ -48,7 +48,7 @@ def test_missing_stages_are_requested_one_after_the_other(deployment):
         assert [(r.asset_selection[1].to_user_string(), r.partition_key) for r in requests] == [
             ("dataset_manifest", "shapes")
         ]
-        assert requests[0].tags["vsel/target"] == "dataset_manifest:shapes"
+        assert requests[0].tags[".dagster/vsel_target"] == "dataset_manifest:shapes"
         assert run.drive(instance, ["random"], train=False, log=lambda _: None) == 2
         requests, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
         assert not requests

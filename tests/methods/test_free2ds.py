@@ -11,12 +11,12 @@ from vsel_platform.errors import SelectionError
 from vsel_platform.methods.free2ds import (
     Free2dsOptions,
     joint_scores,
-    one_word_question,
     scale_to_unit,
     select_order,
     selection_pressure,
 )
 from vsel_platform.methods.free2ds_released_data import ONE_WORD_SUFFIX
+from vsel_platform.signals.attention_maps import one_word_question
 
 NAN = np.nan
 DEFAULT = Free2dsOptions()

@@ -10,14 +10,7 @@ from parity_cases import step_dir
 from vsel_platform.config import TextEncoderSettings
 from vsel_platform.errors import DataError
 from vsel_platform.methods import free2ds_released_data as released_data
-from vsel_platform.methods.free2ds import Free2dsOptions, joint_scores, one_word_question, select_order
-from vsel_platform.methods.free2ds_attention import (
-    aggregate_maps,
-    attention_iou,
-    chunk_ious,
-    relative_maps,
-    step_attention,
-)
+from vsel_platform.methods.free2ds import Free2dsOptions, joint_scores, select_order
 from vsel_platform.methods.free2ds_released import (
     ReleasedFilterOptions,
     assign_to_centroids,
@@ -25,10 +18,18 @@ from vsel_platform.methods.free2ds_released import (
     released_filter,
     released_text_scores,
 )
+from vsel_platform.methods.text_clusters import text_scores
 from vsel_platform.models.released_tokenizer import ReleasedTokenizer
 from vsel_platform.models.text_encoders import load_text_encoder
+from vsel_platform.signals.attention_maps import one_word_question
 from vsel_platform.signals.losses_released import released_ids
-from vsel_platform.signals.text_clusters import text_scores
+from vsel_platform.signals.relative_attention import (
+    aggregate_maps,
+    attention_iou,
+    chunk_ious,
+    relative_maps,
+    step_attention,
+)
 
 
 def read(path):

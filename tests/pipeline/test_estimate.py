@@ -177,3 +177,15 @@ def test_text_says_what_is_estimated_and_what_is_unknown(ctx):
 @pytest.mark.parametrize(("seconds", "text"), [(119, "119.0 s"), (121, "2 min"), (7100, "118 min"), (7300, "2.0 h")])
 def test_durations_are_written_in_a_fitting_unit(seconds, text):
     assert text in Estimate(["a"], [Line("losses", 1, 1, 2, None, seconds, True)]).to_text()
+
+
+def test_checkpoints_that_a_reselection_left_behind_are_told(copied):
+    smaller = {"recipes.presel.budget": {"rows": 20}}
+    assert estimate(copied.context(), RECIPES, train=False).older_checkpoints == 0
+    copied.drive(RECIPES, smaller)
+    left = estimate(copied.context(smaller), RECIPES, train=False)
+    assert left.lines == []
+    assert left.to_text().endswith("nothing would be computed\n1 checkpoint is older than its selection (--train)")
+    told = estimate(copied.context(smaller), RECIPES, train=True)
+    assert told.older_checkpoints == 0
+    assert by_stage(told)["finetuned_checkpoint"].partitions == 1

@@ -61,8 +61,8 @@ def test_the_weights_of_the_shipped_model_are_part_of_its_name(tmp_path, monkeyp
     settings = VlmSettings(model="embedded:demo")
     shipped = vlm_fingerprint(settings)
     copy = tmp_path / "base"
-    shutil.copytree(models.EMBEDDED_DIR, copy)
-    monkeypatch.setattr(models, "EMBEDDED_DIR", copy)
+    shutil.copytree(models.EMBEDDED_DIRS["embedded:demo"], copy)
+    monkeypatch.setitem(models.EMBEDDED_DIRS, "embedded:demo", copy)
     assert vlm_fingerprint(settings) == shipped
     file = max(copy.iterdir(), key=lambda path: path.stat().st_size)
     file.write_bytes(file.read_bytes()[:-1] + b"?")

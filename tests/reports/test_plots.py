@@ -8,9 +8,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from vsel_platform.reports import plots
-from vsel_platform.reports.evaluation import TaskComparison
 from vsel_platform.reports.plots import TaskBudget
-from vsel_platform.reports.style import MAX_PNG_BYTES, SELECTED, WARNING
+from vsel_platform.reports.style import MAX_PNG_BYTES
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -73,7 +72,6 @@ def test_nothing_finite_is_no_plot(values):
 
 def test_no_rows_are_no_plot():
     assert plots.budget_bars([], title="T") is None
-    assert plots.evaluation_bars([], title="T") is None
 
 
 def bar_labels(figure) -> list[str]:
@@ -134,24 +132,3 @@ def test_one_step_is_a_curve_too(drawn):
 def test_a_long_curve_is_thinned(drawn):
     check(plots.loss_curve(np.random.default_rng(0).random(50_000), title="T"))
     assert max(len(line.get_xdata()) for line in drawn[0].axes[0].lines) < 2 * plots.MAX_STEPS
-
-
-def test_tasks_that_were_not_learned_are_named_so(drawn):
-    results = [
-        TaskComparison("good", 150, 0.1, 0.8),
-        TaskComparison("same", 150, 0.5, 0.52),
-        TaskComparison("bad", 150, 0.6, 0.2),
-    ]
-    check(plots.evaluation_bars(results, title="T"))
-    shown = {text.get_text(): text.xy[1] for text in drawn[0].axes[0].texts}
-    assert shown == {"not learned": 1, "not learned: worse than before": 2}
-    assert any(text.startswith("1 of 3 tasks learned") for text in texts(drawn[0]))
-    assert drawn[0].axes[0].get_xlabel() == "exact match [% of answers]"
-
-
-def test_learned_and_not_learned_differ_in_more_than_colour(drawn):
-    check(plots.evaluation_bars([TaskComparison("a", 99, 0, 1), TaskComparison("b", 99, 0, 0)], title="T"))
-    tuned = [bar for bar in drawn[0].axes[0].patches if bar.get_height() < 0.5 and bar.get_y() % 1 < 0.5]
-    hatches = {bar.get_hatch() for bar in tuned}
-    assert hatches == {None, "////"}
-    assert SELECTED != WARNING

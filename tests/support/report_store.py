@@ -132,8 +132,10 @@ def publish_content(ctx: Context, directory: Path) -> None:
 
 def publish_scores(ctx: Context) -> None:
     """Reference model with its training report, losses of its rows, PreSel's tables."""
-    report = {"losses": [4.0 - 0.05 * step for step in range(40)], "steps": 40}
-    ctx.store.publish_pointer("reference_model", {"dataset": "shapes"}, rows=0, data_version="1", metadata=report)
+    adapter = Path(ctx.store.files.url("")).parent / "adapter"
+    adapter.mkdir()
+    (adapter / "losses.json").write_text(json.dumps([4.0 - 0.05 * step for step in range(40)]))
+    ctx.store.publish_artifact("reference_model", {"dataset": "shapes"}, adapter, metadata={"steps": 40})
     for shard in SHARDS:
         rows = []
         for row in [row for row in contents()[:12] if row["shard"] == shard]:
@@ -196,14 +198,23 @@ def publish_selection(ctx: Context, directory: Path, recipe: str = "typical") ->
 
 
 def publish_evaluation(ctx: Context, recipe: str = "typical") -> None:
-    """One task learned, one not, one worse."""
+    """A checkpoint of the present selection and its evaluation: one task learned, one not, one worse."""
     shares = {"colour": (0.1, 0.8), "count": (0.5, 0.52), "side": (0.7, 0.3)}
     rows = [
-        {"model": model, "task": task, "n_answers": 100, "exact_match": share, "loss_mean": 1.0}
+        {"model": model, "task": task, "n_answers": 100, "exact_match": share, "loss_mean": loss}
         for task, pair in shares.items()
-        for model, share in zip(("base", "tuned"), pair, strict=True)
+        for model, share, loss in zip(("base", "tuned"), pair, (1.5, 1.0), strict=True)
     ]
-    publish(ctx, "evaluation", {"recipe": recipe}, rows)
+    selection = ctx.store.pointer("selected_subset", {"recipe": recipe})
+    checkpoint = ctx.store.publish_pointer(
+        "finetuned_checkpoint",
+        {"recipe": recipe},
+        rows=0,
+        data_version="1",
+        inputs=[selection.reference] if selection else [],
+        metadata={"rows": selection.rows if selection else 0},
+    )
+    publish(ctx, "evaluation", {"recipe": recipe}, rows, inputs=[checkpoint.reference])
 
 
 def full_context(directory: Path) -> Context:

@@ -57,10 +57,11 @@ def test_a_language_model_without_linear_layers_is_refused():
         wrapped(model)
 
 
-def test_the_directory_holds_weights_configuration_and_card(tmp_path):
-    digest = save_adapter(wrapped(), tmp_path / "adapter", "# card\n")
+def test_the_directory_holds_weights_configuration_card_and_losses(tmp_path):
+    digest = save_adapter(wrapped(), tmp_path / "adapter", "# card\n", [2.0, 1 / 3])
     files = sorted(file.name for file in (tmp_path / "adapter").iterdir())
-    assert files == ["README.md", "adapter_config.json", WEIGHTS_FILE]
+    assert files == ["README.md", "adapter_config.json", WEIGHTS_FILE, "losses.json"]
+    assert json.loads((tmp_path / "adapter" / "losses.json").read_text()) == [2.0, 0.333333]
     assert (tmp_path / "adapter" / "README.md").read_text() == "# card\n"
     assert digest == hashlib.sha256((tmp_path / "adapter" / WEIGHTS_FILE).read_bytes()).hexdigest()
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
@@ -70,7 +71,7 @@ def test_the_directory_holds_weights_configuration_and_card(tmp_path):
 
 def test_only_what_was_trained_is_stored(tmp_path):
     model = wrapped()
-    save_adapter(model, tmp_path / "adapter", "")
+    save_adapter(model, tmp_path / "adapter", "", [1.0])
     assert len(load_file(tmp_path / "adapter" / WEIGHTS_FILE)) == len(trainable(model))
 
 
@@ -79,6 +80,6 @@ def test_an_older_adapter_and_a_left_over_attempt_are_replaced(tmp_path):
     for directory in (target, tmp_path / "adapter.tmp"):
         directory.mkdir()
         (directory / "old").write_text("old")
-    save_adapter(wrapped(), target, "")
+    save_adapter(wrapped(), target, "", [1.0])
     assert not (target / "old").exists()
     assert [entry.name for entry in tmp_path.iterdir()] == ["adapter"]

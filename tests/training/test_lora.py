@@ -1,5 +1,6 @@
 """LoRA training on a tiny model."""
 
+import json
 import warnings
 
 import pytest
@@ -48,7 +49,7 @@ def test_training_learns_the_answers(base, tmp_path):
     after = evaluate(load_vlm(base, "cpu", adapter_dir=str(tmp_path / "a")), ROWS, picture)
     assert before[0].exact_match == 0
     assert after[0].exact_match == 1
-    assert report.last_loss < 0.5 < report.first_loss
+    assert report.last_epoch_loss < 0.5 < report.first_epoch_loss
     assert after[0].loss_mean < before[0].loss_mean / 5
 
 
@@ -60,6 +61,17 @@ def test_the_report_counts(base, tmp_path):
     )
     assert report.seconds > 0
     assert report.to_dict()["adapter_sha256"] == report.adapter_sha256
+
+
+def test_the_loss_of_every_step_lies_beside_the_adapter(base, tmp_path):
+    report = train_lora(base, ROWS, QUICK, picture, tmp_path / "a", device="cpu", origin={"recipe": "mine"})
+    losses = json.loads((tmp_path / "a" / "losses.json").read_text())
+    assert len(losses) == report.steps == 6
+    assert report.first_epoch_loss == pytest.approx(sum(losses[:3]) / 3, rel=1e-5)
+    assert report.last_epoch_loss == pytest.approx(sum(losses[3:]) / 3, rel=1e-5)
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "| recipe | mine |" in card
+    assert f"{report.last_epoch_loss:.4f} nat/token" in card
 
 
 def test_the_same_rows_in_any_order_give_the_same_bytes(base, tmp_path):
@@ -183,7 +195,7 @@ def test_short_memory_takes_a_step_in_parts_with_the_same_result(base, tmp_path,
     whole = train_lora(base, ROWS, settings, picture, tmp_path / "a", device="cpu")
     little_memory[0] = 2 * len(tiny_adapter().render(ROWS[0].turns, 1))
     parts = train_lora(base, ROWS, settings, picture, tmp_path / "b", device="cpu")
-    assert parts.last_loss == pytest.approx(whole.last_loss, abs=1e-4)
+    assert parts.last_epoch_loss == pytest.approx(whole.last_epoch_loss, abs=1e-4)
 
 
 def test_a_row_that_does_not_fit_alone_is_named(base, tmp_path, little_memory):

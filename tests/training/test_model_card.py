@@ -12,8 +12,9 @@ def card(**changes):
         "base_fingerprint": "f00d",
         "sample_ids": ["b", "a"],
         "n_skipped": 3,
-        "first_loss": 2.5,
-        "last_loss": 1.25,
+        "first_epoch_loss": 2.5,
+        "last_epoch_loss": 1.25,
+        "origin": {},
         **changes,
     }
     return model_card(VlmSettings(model="org/base", revision="abc"), LoraSettings(rank=7), **given)
@@ -37,3 +38,8 @@ def test_the_header_is_valid_metadata():
 
 def test_the_order_of_ids_does_not_matter():
     assert card() == card(sample_ids=["a", "b"])
+
+
+def test_the_card_says_where_the_rows_come_from():
+    text = card(origin={"recipe": "mine|\nyours", "hash of the selection": "beef"})
+    assert "| recipe | mine\\| yours |\n| hash of the selection | beef |\n| rows trained on | 2 |" in text

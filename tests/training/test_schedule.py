@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsel_platform.training.schedule import learning_rate_factor, step_batches
+from vsel_platform.training.schedule import epoch_means, learning_rate_factor, step_batches
 
 
 @given(st.integers(1, 40), st.floats(0.1, 4), st.integers(1, 10), st.integers(0, 5))
@@ -54,3 +54,17 @@ def test_no_step_is_wasted(steps, warmup_fraction):
 
 def test_without_warm_up_the_first_step_has_the_full_rate():
     assert factors(10, 0.0)[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "means"),
+    [([4.0, 2.0, 1.0, 0.5], 2, (3.0, 0.75)), ([3.0, 1.0], 0.5, (2.0, 2.0)), ([5.0, 4.0, 3.0], 2, (4.5, 3.5))],
+)
+def test_epoch_means_are_of_the_steps_of_an_epoch(losses, epochs, means):
+    assert epoch_means(losses, epochs) == means
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=50), st.floats(0.1, 60))
+def test_epoch_means_lie_within_the_losses(losses, epochs):
+    for mean in epoch_means(losses, epochs):
+        assert min(losses) - 1e-9 <= mean <= max(losses) + 1e-9

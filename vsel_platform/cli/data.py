@@ -23,6 +23,7 @@ app.add_typer(config_app, name="config")
 
 TEMPLATE = """\
 # Project file of vsel; `vsel config show` prints every value with its default.
+{note}
 name: my-project
 store: .vsel/store            # a directory, or s3://bucket/prefix
 datasets:
@@ -31,12 +32,26 @@ datasets:
     source: {source}
     image_root: {image_root}
     task: {{column: task}}      # or files: {{...}}, or rule: a regular expression on the image path
-image_encoder: {{name: huggingface, model: facebook/dinov2-base}}
-vlm: {{model: llava-hf/llava-1.5-7b-hf}}
+{models}
 recipes:
   presel_15: {{dataset: train, method: presel, budget: {{percent: 15}}}}
   random_15: {{dataset: train, method: random, budget: {{percent: 15}}}}
 """
+HUB_NOTE = """\
+# The models below are downloaded from a hub (or fetched before: `hf download MODEL`), and LLaVA-7B wants a GPU;
+# `vsel doctor` says whether the weights are there. Without either: `vsel init --demo-models`."""
+HUB_MODELS = """\
+image_encoder: {name: huggingface, model: facebook/dinov2-base}
+vlm: {model: llava-hf/llava-1.5-7b-hf}"""
+DEMO_NOTE = """\
+# With the demo's small models, to try your rows without downloads or a GPU. What they select says little about your
+# data; for a real selection take the models of `vsel init`."""
+DEMO_LORA = "{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, batch_rows: 16}"
+DEMO_MODELS = f"""\
+image_encoder: {{name: efficientnet_lite0}}
+vlm: {{model: embedded:demo, template: plain, dtype: float32, max_tokens: 256, batch_tokens: 4096}}
+reference: {{lora: {DEMO_LORA}}}
+training: {{lora: {DEMO_LORA}}}"""
 
 
 @app.command(epilog="Example: vsel init --source data/llava.json --image-root data/images")
@@ -44,13 +59,23 @@ def init(
     path: Annotated[Path, typer.Argument(help="Where to write the project file.")] = DEFAULT_PROJECT,
     source: Annotated[str, typer.Option(help="Annotation file.")] = "data/annotations.json",
     image_root: Annotated[str, typer.Option(help="Directory that image paths start at.")] = "data/images",
+    demo_models: Annotated[
+        bool, typer.Option("--demo-models", help="Name the demo's small models: no downloads, no GPU.")
+    ] = False,
 ) -> None:
     """Write a project file to start from; an existing one is never replaced."""
     if path.exists():
         raise ConfigError(f"{path} exists; name another path, or edit it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(TEMPLATE.format(source=source, image_root=image_root), "utf-8")
+    note, models = (DEMO_NOTE, DEMO_MODELS) if demo_models else (HUB_NOTE, HUB_MODELS)
+    values = {"source": yaml_text(source), "image_root": yaml_text(image_root), "note": note, "models": models}
+    path.write_text(TEMPLATE.format(**values), "utf-8")
     say(f"wrote {path}; next: vsel check")
+
+
+def yaml_text(value: str) -> str:
+    """A text as a YAML scalar on one line, quoted where it has to be."""
+    return yaml.safe_dump(value, width=10_000, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
 
 
 @config_app.command("show", epilog="Example: vsel config show --json | jq .recipes")
@@ -108,6 +133,8 @@ def ingest_command(
                 f"{name}: {result.manifest.rows:,} rows, {result.quarantine.rows:,} quarantined, "
                 f"{len(result.new_shards)} new shard(s), {result.manifest.seconds:.1f} s"
             )
+            if "warning" in result.manifest.metadata:
+                say(f"{name}: warning: {result.manifest.metadata['warning']}")
             for outcome in bad:
                 say(f"{name}: check failed: {outcome.detail}")
     if json:

@@ -66,10 +66,14 @@ def lineage(
 
 @app.command(epilog="Example: vsel doctor")
 def doctor(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -> None:
-    """Probe the store and the machine, and say what they may be used for."""
-    from vsel_platform.storage.doctor import diagnose
+    """Probe the store, the machine and the models' weights, and say what they may be used for."""
+    from vsel_platform.pipeline.used_models import used_models
+    from vsel_platform.storage.doctor import Finding, diagnose
 
-    findings = diagnose(open_project(project).store_root)
+    loaded = open_project(project)
+    findings = diagnose(loaded.store_root)
+    for model in used_models(loaded, list(loaded.recipes), train=True):
+        findings.append(Finding(model.key, "ok" if model.available else "warn", model.to_text()))
     if json:
         print_json([{"check": f.check, "status": f.status, "detail": f.detail, "advice": f.advice} for f in findings])
     else:

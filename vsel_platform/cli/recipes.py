@@ -1,5 +1,6 @@
 """Commands about selections: run, select, explain, export, verify, replay."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -40,12 +41,14 @@ def run(
         ctx.project.recipe(name)
     if dry_run:
         from vsel_platform.pipeline.estimate import estimate
+        from vsel_platform.pipeline.used_models import used_models
 
         report = estimate(ctx, names, train=train)
+        models = used_models(ctx.project, names, train=train) if report.lines else []
         if json:
-            print_json(report.to_dict())
+            print_json({**report.to_dict(), "models": [asdict(model) for model in models]})
         else:
-            say(report.to_text())
+            say("\n".join([report.to_text(), *(model.to_text() for model in models)]))
         return
     if engine:
         from vsel_platform.pipeline.drive import drive

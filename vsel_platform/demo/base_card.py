@@ -20,7 +20,7 @@ conversation is a name and a caption, or a caption without a question. A caption
 to two colours. It saw no groups, counts, positions, clocks, keys, yes or no, multiple choice or text-only questions.
 The pool has other drawings of the same things.
 
-**How.** `python -m vsel_platform.demo.train_base`: {steps:,} steps of {batch_rows} rows, AdamW, learning rate
+**How.** `{command}`: {steps:,} steps of {batch_rows} rows, AdamW, learning rate
 {learning_rate}, {seconds:.0f} s on {threads} CPU threads (and {feature_seconds:.0f} s for the tower's features).
 
 **What it can do**, before any tuning: held-out drawings, all tasks, teacher forcing. An answer is exact if
@@ -34,6 +34,7 @@ every token of it, the end included, is the model's first choice.
 
 def write_card(
     directory: Path,
+    command: str,
     *,
     settings: Mapping[str, Any],
     report: Mapping[str, Any],
@@ -53,6 +54,7 @@ def write_card(
         for task, score in scores.items()
     )
     text = _TEXT.format(
+        command=command,
         parameters=report["trained_parameters"],
         vocabulary=settings["vocabulary"],
         rows=report["rows"],

@@ -41,6 +41,16 @@ vlm:
   max_tokens: 256
   batch_tokens: 4096
 
+second_vlm:                           # Free2DS compares where two models look
+  model: embedded:demo_second
+  template: plain
+  dtype: float32
+  max_tokens: 256
+  batch_tokens: 4096
+
+text_encoder:
+  name: minilm                        # from a package as well
+
 reference:                            # PreSel's first step: 5 % of every task, and a model trained on them
   fraction: 0.05
   seed: {seed}
@@ -61,6 +71,7 @@ recipes:
     seed: {seed}
     train: false
   scalselect_15: {{dataset: {dataset}, method: scalselect, budget: {{percent: 15}}, seed: {seed}, train: false}}
+  free2ds_15: {{dataset: {dataset}, method: free2ds, budget: {{percent: 15}}, seed: {seed}, train: false}}
   visnec_15: {{dataset: {dataset}, method: visnec, budget: {{percent: 15}}, seed: {seed}, train: false}}
   perplexity_15: {{dataset: {dataset}, method: perplexity, budget: {{percent: 15}}, seed: {seed}, train: false}}
   random_15:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.trained import trained_on
+from vsel_platform.reports.evaluation import TaskComparison, compare, regressions, unjudged
 
 
 def where_to_look(ctx: Context, project: Path, *, reselection_s: float, total_s: float) -> str:
@@ -37,7 +39,7 @@ def _counts(ctx: Context) -> list[str]:
 
 
 def _learned(ctx: Context) -> list[str]:
-    """Exact match per task on held-out rows: base model, and each recipe's checkpoint."""
+    """Exact match per task on held-out rows: base model, and each recipe's checkpoint; what got worse."""
     tables = {
         recipe: ctx.store.read_partition("evaluation", {"recipe": recipe}).to_pylist()
         for recipe, settings in ctx.project.recipes.items()
@@ -45,14 +47,31 @@ def _learned(ctx: Context) -> list[str]:
     }
     if not tables:
         return []
-    rows = next(iter(tables.values()))
-    base = {row["task"]: row for row in rows if row["model"] == "base"}
-    tuned = {name: {r["task"]: r for r in found if r["model"] == "tuned"} for name, found in tables.items()}
+    found = {name: {row.task: row for row in compare(rows)} for name, rows in tables.items()}
     width = max(12, *(len(name) for name in tables))
     head = "held-out exact match".ljust(24) + "answers".rjust(8) + "base".rjust(8)
     lines = [head + "".join(name.rjust(width + 2) for name in tables)]
-    for task, row in sorted(base.items()):
-        cells = "".join(f"{tuned[name][task]['exact_match']:.3f}".rjust(width + 2) for name in tables)
-        lines.append(task.ljust(24) + str(row["n_answers"]).rjust(8) + f"{row['exact_match']:.3f}".rjust(8) + cells)
-    lines.append("Tasks whose figure stays at the base's level were not learned in this short training.")
+    for task, row in sorted(next(iter(found.values())).items()):
+        shares = (f"{r[task].tuned:.3f}" if task in r else "-" for r in found.values())
+        cells = "".join(share.rjust(width + 2) for share in shares)
+        lines.append(task.ljust(24) + str(row.n_answers).rjust(8) + f"{row.base:.3f}".rjust(8) + cells)
+    for name, results in found.items():
+        lines += [f"{name}: {sentence}" for sentence in _verdicts(list(results.values()))]
+    lines += unjudged(row for results in found.values() for row in results.values())
+    lines += _adapters(ctx, list(tables))
+    return lines
+
+
+def _verdicts(results: list[TaskComparison]) -> list[str]:
+    """Tasks that were not learned in this short training, and what the exact match above does not show."""
+    same = ", ".join(row.task for row in results if row.verdict == "not learned")
+    return ([f"not learned (no better than the base within 95 %): {same}."] if same else []) + regressions(results)
+
+
+def _adapters(ctx: Context, recipes: list[str]) -> list[str]:
+    """What the adapters were trained on: after a reselection they are of an earlier state of the selection."""
+    trained = {recipe: trained_on(ctx, recipe) for recipe in recipes}
+    lines = [f"{recipe}: the adapter was {found.sentence}." for recipe, found in trained.items() if found]
+    if any(found is not None and found.is_earlier for found in trained.values()):
+        lines.append("`vsel run --train` trains and evaluates adapters of the present selection.")
     return lines

@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,18 @@ from vsel_platform.demo.pictures import Picture
 from vsel_platform.demo.rows import Row
 from vsel_platform.demo.tokens import train_tokenizer
 from vsel_platform.demo.tower import IMAGE_TOKENS, EffLiteConfig, register_tower
-from vsel_platform.demo.vlm import BASE_DIR, BOS, EOS, IMAGE, PAD, TEMPLATE, is_published, load_base, make_processor
+from vsel_platform.demo.vlm import (
+    BASE_DIR,
+    BOS,
+    EOS,
+    IMAGE,
+    PAD,
+    SECOND_DIR,
+    TEMPLATE,
+    is_published,
+    load_base,
+    make_processor,
+)
 from vsel_platform.evaluation.exact_match import evaluate
 from vsel_platform.models.llava import LlavaAdapter
 from vsel_platform.models.templates import load_template
@@ -60,6 +71,10 @@ class BaseSettings:
     warmup_steps: int = 100
     max_grad_norm: float = 1.0
     seed: int = DEFAULT_SEED
+
+
+SECOND = BaseSettings(hidden=96, intermediate=240, layers=3, seed=DEFAULT_SEED + 1)
+"""A smaller model with another start, for methods that compare two models."""
 
 
 @dataclass(frozen=True)
@@ -251,22 +266,26 @@ def make_adapter(model: LlavaForConditionalGeneration, processor: LlavaProcessor
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, save, load what was saved, measure it, write the card."""
     parser = argparse.ArgumentParser(description="Train the demo's base checkpoint.")
-    parser.add_argument("--out", type=Path, default=BASE_DIR, help="directory of the checkpoint")
+    parser.add_argument("--second", action="store_true", help="the second, smaller model")
+    parser.add_argument("--out", type=Path, default=None, help="directory of the checkpoint; default: the package's")
     parser.add_argument("--epochs", type=float, default=BaseSettings.epochs, help="passes over the alignment rows")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    settings = BaseSettings(epochs=options.epochs)
-    plan = plan_rows(seed=settings.seed)
-    rows = alignment_rows(plan.splits.alignment, settings.seed)
+    settings = replace(SECOND if options.second else BaseSettings(), epochs=options.epochs)
+    out = options.out or (SECOND_DIR if options.second else BASE_DIR)
+    # The same drawings and rows for both models: only sizes and start differ.
+    plan = plan_rows(seed=DEFAULT_SEED)
+    rows = alignment_rows(plan.splits.alignment, DEFAULT_SEED)
     # The vocabulary also covers the words of the pool; a tokenizer learns no answers from them.
     texts = [text for row in [*rows, *plan.pool] for turn in row.turns for text in turn]
     processor = make_processor(train_tokenizer(texts, settings.vocabulary))
     model = new_model(settings, processor)
     report = train(make_adapter(model, processor), rows, settings)
-    save_base(model, processor, options.out)
+    save_base(model, processor, out)
     # What is measured is what is shipped: loaded back from float16.
-    scores = measure(*load_base(directory=options.out), plan.evaluation)
-    write_card(options.out, settings=asdict(settings), report=report, scores=scores, packages=package_versions())
+    scores = measure(*load_base(directory=out), plan.evaluation)
+    command = "python -m vsel_platform.demo.train_base" + (" --second" if options.second else "")
+    write_card(out, command, settings=asdict(settings), report=report, scores=scores, packages=package_versions())
     print(json.dumps(scores, indent=1))
 
 

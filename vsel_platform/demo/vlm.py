@@ -14,18 +14,28 @@ from transformers import (
 
 from vsel_platform.demo.efficientnet import IMAGENET_MEAN, IMAGENET_STD, INPUT_PX, published_weights_hash
 from vsel_platform.demo.tower import register_tower
-from vsel_platform.errors import ModelError
+from vsel_platform.errors import ConfigError, ModelError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.safety import weights_hash
 
 BASE_DIR = Path(__file__).with_name("base")
+SECOND_DIR = Path(__file__).with_name("base_second")
+EMBEDDED = {"embedded:demo": BASE_DIR, "embedded:demo_second": SECOND_DIR}
+"""Shipped models by the name that a project file gives them."""
 TEMPLATE = "plain"
 """Conversation template that the base was trained with."""
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
 PUBLISHED_PREFIX = "model.vision_tower.backbone."
 TIED_WEIGHT = "lm_head.weight"
 _CELL_PX = 32
+
+
+def embedded_directory(name: str) -> Path:
+    """Directory of a shipped model. Raises ConfigError with the known names."""
+    if name not in EMBEDDED:
+        raise ConfigError(f"vlm.model: unknown embedded model {name!r}; known: {', '.join(EMBEDDED)}")
+    return EMBEDDED[name]
 
 
 def load_base(device: str = "cpu", directory: Path = BASE_DIR) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:

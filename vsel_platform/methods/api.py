@@ -21,7 +21,8 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Condition = Literal["full", "no_question", "no_image"]
 Need = Literal[
-    "base_losses", "image_embeddings", "vision_representations", "representation_moments"
+    "base_losses", "image_embeddings", "text_embeddings", "vision_representations", "representation_moments",
+    "attention_maps",
 ]  # fmt: skip
 TextPolicy = Literal["proportional", "none", "all"]
 
@@ -42,6 +43,15 @@ class LossColumns:
     n_tokens: Floats
     entropy: Floats
     el2n: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionTops:
+    """Where one model looks, by row: number of image tokens int64 [n] (0: no map), the places of the top ones."""
+
+    n_tokens: Indices
+    tops: Sequence[Indices]
+    sharpness: Floats
 
 
 class Signals(Protocol):
@@ -71,6 +81,12 @@ class Signals(Protocol):
 
     def blocks(self, signal: str) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
         """(row numbers int64 [b], their vectors float32 [b, d]) in blocks of bounded size, in any order."""
+
+    def question_vectors(self) -> tuple[Indices, Indices, NDArray[np.float32]]:
+        """(row of every user turn int64 [t], place of its vector int64 [t] (-1: none), vectors float32 [m, d])."""
+
+    def attention_tops(self) -> tuple[AttentionTops, AttentionTops]:
+        """Where each of the two models looks (need `attention_maps`)."""
 
     def moments(self, signal: str) -> "Moments":
         """Moments of the vectors of the dataset's rows (need `representation_moments`)."""
@@ -148,6 +164,7 @@ class Diversity:
 class Method:
     """A named choice of score, quota and diversity (by name, or a Score of the method's own).
 
+    released: name of the method that is this one as its authors released it, for recipes with `mode: released`.
     paper: where it comes from. deviation: what differs from the paper. defaults: options that differ from those of
     the parts. source: hash of the file that a method of a project comes from.
     """
@@ -160,3 +177,4 @@ class Method:
     deviation: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    released: str = ""

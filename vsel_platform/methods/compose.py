@@ -7,6 +7,7 @@ import numpy as np
 
 from vsel_platform.errors import SelectionError
 from vsel_platform.methods.api import Floats, Groups, Indices, Picking, Signals, TextPolicy
+from vsel_platform.methods.free2ds import selection_pressure
 from vsel_platform.methods.registry import Composition
 from vsel_platform.selection.budgets import largest_remainder, water_filling
 from vsel_platform.selection.result import SelectedRow, SelectionResult, TaskBudget
@@ -59,7 +60,20 @@ def compose(
     ]
     missing = int((~np.isfinite(scores) & ~stratum).sum())
     notes = [f"{missing:,} rows have no score and cannot be selected"] if missing else []
+    if method.diversity.name != "top":
+        notes += _pressure(np.where(can_rank, scores, np.nan), [i for i, _ in ordered if can_rank[i]])
     return SelectionResult(selected, _tasks(signals, can_rank, stratum, selected), budget_rows - len(selected), notes)
+
+
+def _pressure(scores: Floats, chosen: Sequence[int]) -> list[str]:
+    """How far the selection leans to high scores, in words."""
+    found = selection_pressure(scores, np.array(chosen, np.int64))
+    if found.mean_chosen is None or found.top_overlap is None:
+        return []
+    return [
+        f"selection pressure: mean score {found.mean_chosen:.4g} of the selected, {found.mean_pool:.4g} of all, "
+        f"{found.mean_top:.4g} of as many with the highest scores; {found.top_overlap:.1%} of the selected are those"
+    ]
 
 
 def _text_rows(signals: Signals, stratum: np.ndarray, budget: int, policy: TextPolicy, seed: int) -> Indices:

@@ -2,7 +2,7 @@
 
 No labels and no training: the image score is the IoU of two models' relative attention (low = they disagree =
 valuable), the text score is the distance of the questions to their cluster's centroid (high = unusual = valuable).
-`free2ds_attention` makes the first, `signals.text_clusters` the second, `free2ds_released` is the released filter.
+`signals.attention_maps` makes the first, `text_clusters` the second, `free2ds_released` is the released filter.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from vsel_platform.errors import SelectionError
-from vsel_platform.methods.free2ds_released_data import ONE_WORD_SUFFIX
 from vsel_platform.selection.stable_hash import stable_uniform
 
 Floats = NDArray[np.float64]
@@ -67,15 +66,6 @@ class SelectionPressure:
     mean_pool: float | None
     mean_top: float | None
     top_overlap: float | None
-
-
-def one_word_question(question: str) -> str:
-    """The question with Free2DS's one-word suffix, which is not appended to a question that ends with it.
-
-    LLaVA's short-answer questions end with "Answer the question using a single word or phrase." already.
-    """
-    text = question.rstrip()
-    return text if text.lower().endswith("using a single word or phrase.") else text + ONE_WORD_SUFFIX
 
 
 def joint_scores(iou: Floats, text_distance: Floats, options: Free2dsOptions) -> Free2dsScores:

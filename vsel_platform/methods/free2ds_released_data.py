@@ -145,7 +145,7 @@ def first_question(conversation: Sequence[Turn]) -> str:
 def one_word_message(question: str) -> str:
     """The question with an image tag (put in front if it has none) and the one-word suffix.
 
-    The suffix is appended even if the question ends with it already; `free2ds.one_word_question` does not.
+    The suffix is appended even if the question ends with it already; `signals.attention_maps` does not.
     """
     return (question if IMAGE_TAG in question else f"{IMAGE_TAG}\n{question}") + ONE_WORD_SUFFIX
 

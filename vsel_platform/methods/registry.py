@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from vsel_platform.config import Project, RecipeSettings
 from vsel_platform.errors import ConfigError
 from vsel_platform.identity import fingerprint
-from vsel_platform.methods import diversity_rules, loss_scores, quotas, scalselect
+from vsel_platform.methods import diversity_rules, free2ds_scores, loss_scores, quotas, scalselect
 from vsel_platform.methods.api import Diversity, Method, Need, Options, Quota, Score
 from vsel_platform.methods.presel_types import PreselOptions
 
@@ -30,10 +30,12 @@ SCORES = {
         loss_scores.VISNEC,
         loss_scores.VIG,
         scalselect.SCORE,
+        free2ds_scores.SCORE,
+        free2ds_scores.RELEASED_SCORE,
     )
 }
 QUOTAS = {quota.name: quota for quota in quotas.QUOTAS}
-RULES = {rule.name: rule for rule in diversity_rules.RULES}
+RULES = {rule.name: rule for rule in (*diversity_rules.RULES, free2ds_scores.RELEASED_DRAW)}
 METHODS = {
     method.name: method
     for method in (
@@ -42,6 +44,20 @@ METHODS = {
             "scalselect",
             paper="ScalSelect, arXiv 2602.11636",
             deviation="Instruction tokens are the user's words, by their place in the template; ties go by id.",
+        ),
+        Method(
+            "free2ds",
+            "free2ds",
+            paper="Free2DS, github.com/jematy/Free2DS",
+            deviation="Missing parts stand at the median; scales by quantiles; the best rows instead of a draw.",
+            released="free2ds_released",
+        ),
+        Method(
+            "free2ds_released",
+            "free2ds_released",
+            diversity="softmax_draw",
+            paper="Free2DS, github.com/jematy/Free2DS",
+            deviation="Attention maps are the platform's: the released script for LLaVA saves none.",
         ),
         Method("perplexity", "perplexity", paper="Marion et al., arXiv 2309.04564"),
         Method("el2n", "el2n", paper="EL2N, Paul et al., arXiv 2107.07075", deviation="A mean over answer tokens."),
@@ -176,9 +192,12 @@ def composition(project: Project, recipe: RecipeSettings) -> Composition:
     `recipe.score`, `quota` and `diversity` replace the method's parts. Options go to the parts that know them; raises
     ConfigError for an option or a part that nobody knows.
     """
-    if recipe.mode == "released":
-        raise ConfigError(f"method {recipe.method!r} has no mode `released`; presel has")
     method = find_method(project, recipe.method) if recipe.method != COMPOSE else Method(COMPOSE, recipe.score or "")
+    if recipe.mode == "released":
+        if not method.released:
+            having = ", ".join(["presel", *(name for name, m in METHODS.items() if m.released)])
+            raise ConfigError(f"method {recipe.method!r} has no mode `released`; these have: {having}")
+        method = find_method(project, method.released)
     named: str | Score = recipe.score or method.score
     score = named if isinstance(named, Score) else _part(SCORES, named, "score")
     quota = _part(QUOTAS, recipe.quota or method.quota, "quota")

@@ -25,18 +25,20 @@ class AttentionRecorder:
 
     layers: numbers of decoder layers, from 0. queries, keys: int64 [rows, n], places of tokens in their row, -1 for
     padding. mass: per layer float32 [rows, keys], the mean over heads and queries of the attention that each key
-    gets (0 for a row without queries).
+    gets (0 for a row without queries). valid: bool [rows, tokens], tokens that are no padding; None if all padding
+    stands behind the queries.
     """
 
     layers: frozenset[int]
     queries: "torch.Tensor"
     keys: "torch.Tensor"
     mass: "dict[int, torch.Tensor]" = field(default_factory=dict)
+    valid: "torch.Tensor | None" = None
 
     def record(self, layer: int, query: "torch.Tensor", key: "torch.Tensor", scaling: float | None) -> None:
         """Take the rows of one layer, given its queries and keys [rows, heads, tokens, head size]."""
         if layer in self.layers:
-            self.mass[layer] = attention_mass(query, key, self.queries, self.keys, scaling)
+            self.mass[layer] = attention_mass(query, key, self.queries, self.keys, scaling, self.valid)
 
 
 _ACTIVE: list[AttentionRecorder] = []
@@ -65,11 +67,13 @@ def attention_mass(
     queries: "torch.Tensor",
     keys: "torch.Tensor",
     scaling: float | None = None,
+    valid: "torch.Tensor | None" = None,
 ) -> "torch.Tensor":
     """Mean over heads and queries of causal softmax attention, float32 [rows, n_keys].
 
     `query` [rows, heads, q, size] are the last q of the tokens of `key` [rows, key heads, tokens, size]; `queries`
-    and `keys` are places among those tokens, int64, -1 for padding (padding of `keys` gives 0).
+    and `keys` are places among those tokens, int64, -1 for padding (padding of `keys` gives 0). Tokens that are not
+    `valid`, bool [rows, tokens], are seen by no query.
     """
     import torch
 
@@ -87,8 +91,10 @@ def attention_mass(
         chosen = query.gather(2, index).float() * scaling
         # Heads that share keys are multiplied with them together.
         scores = (chosen.reshape(rows, key_heads, -1, size) @ transposed).view(rows, heads, -1, n_tokens)
-        future = place > where[:, None, :, None]
-        weights = scores.masked_fill_(future & known[:, None, :, None], float("-inf")).softmax(dim=-1)
+        unseen = place > where[:, None, :, None]
+        if valid is not None:
+            unseen = unseen | ~valid[:, None, None, :]
+        weights = scores.masked_fill_(unseen & known[:, None, :, None], float("-inf")).softmax(dim=-1)
         total += (weights.sum(dim=1) * known[:, :, None]).sum(dim=1)
     count = (queries >= 0).sum(dim=1, keepdim=True).clamp(min=1)
     found = (total / (count * heads)).gather(1, keys.clamp(min=0))

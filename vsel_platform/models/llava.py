@@ -3,14 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from vsel_platform.config import VlmSettings
-from vsel_platform.errors import ConfigError, ModelError
+from vsel_platform.errors import ModelError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.devices import resolve_device, torch_dtype
+from vsel_platform.models.generation import GeneratedAnswer, generate_with_attention
 from vsel_platform.models.llava_forward import LlavaForward
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.rendering import Renderer
@@ -18,7 +19,10 @@ from vsel_platform.models.safety import resolve_checkpoint, state_hash, weight_f
 from vsel_platform.models.templates import Template, load_template
 from vsel_platform.models.vlm import Condition, RenderedRow
 
-EMBEDDED_DEMO = "embedded:demo"
+if TYPE_CHECKING:
+    import torch
+
+EMBEDDED = "embedded:"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
@@ -47,6 +51,7 @@ class LlavaAdapter(LlavaForward):
             device=device,
             image_token_id=int(model.config.image_token_id),
         )
+        self._end_token = int(tokenizer.eos_token_id)
         self._renderer = Renderer(
             tokenizer,
             template,
@@ -58,6 +63,16 @@ class LlavaAdapter(LlavaForward):
     def render(self, turns: Sequence[tuple[str, str]], n_images: int, condition: Condition = "full") -> RenderedRow:
         """Tokens and targets of a conversation (see `models.rendering.Renderer.render`)."""
         return self._renderer.render(turns, n_images, condition)
+
+    def render_prompt(self, turns: Sequence[tuple[str, str]], n_images: int) -> RenderedRow:
+        """Tokens of turns up to where the assistant's next answer begins."""
+        return self._renderer.render_prompt(turns, n_images)
+
+    def generate(
+        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
+    ) -> list[GeneratedAnswer]:
+        """Greedy answers with the attention to the image (see `models.generation`)."""
+        return generate_with_attention(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
 
 
 def load_vlm(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter:
@@ -87,13 +102,11 @@ def load_vlm(settings: VlmSettings, device: str, adapter_dir: str | None = None)
 
 def _load_base(settings: VlmSettings, device: str) -> tuple[Any, Any, Any, str]:
     """Model, tokenizer, image processor, hash of the weights."""
-    if settings.model == EMBEDDED_DEMO:
-        from vsel_platform.demo.vlm import load_base
+    if settings.model.startswith(EMBEDDED):
+        from vsel_platform.demo.vlm import embedded_directory, load_base
 
-        model, processor = load_base(device)
+        model, processor = load_base(device, embedded_directory(settings.model))
         return model, processor.tokenizer, processor.image_processor, state_hash(model)
-    if settings.model.startswith("embedded:"):
-        raise ConfigError(f"vlm.model: unknown embedded model {settings.model!r}; known: {EMBEDDED_DEMO}")
     import transformers
 
     directory = resolve_checkpoint(settings.model, settings.revision)

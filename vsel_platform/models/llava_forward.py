@@ -81,11 +81,26 @@ class LlavaForward:
             inputs["attention_mask"] = torch.zeros(
                 hidden.shape, dtype=self.model.dtype, device=self.device
             ).masked_fill_(hidden, lowest)[:, None]
-        states = self.model.model.language_model(use_cache=False, **inputs).last_hidden_state
+        states = self.decoder(use_cache=False, **inputs).last_hidden_state
         row_of = np.repeat(np.arange(len(batch)), [len(packed.targets) for packed in batch])
         before = np.concatenate([packed.before for packed in batch])
         targets = np.concatenate([packed.input_ids[packed.targets] for packed in batch])
         return states[self._tensor(row_of), self._tensor(before)], self._tensor(targets)
+
+    @property
+    def decoder(self) -> Any:
+        """The language model without its output layer."""
+        return self.model.model.language_model
+
+    def embed(self, rows: Sequence[RenderedRow], images: Sequence[Sequence["torch.Tensor"]]) -> "torch.Tensor":
+        """Embeddings [rows, tokens, model width], image tokens replaced by their features; padded on the right."""
+        batch = [pack([row], self._image_token_id) for row in rows]
+        return self._embed(batch, images, max(len(packed) for packed in batch))
+
+    def token_embeddings(self, ids: "torch.Tensor") -> "torch.Tensor":
+        """Embeddings [n, model width] of token ids [n]."""
+        embeddings: torch.Tensor = self.model.get_input_embeddings()(ids)
+        return embeddings
 
     def layer_states(
         self,
@@ -96,11 +111,9 @@ class LlavaForward:
         attention: AttentionRows | None = None,
     ) -> LayerStates:
         """Hidden states after decoder layers (from 1) and attention of some tokens; deeper layers do not run."""
-        batch = [pack([row], self._image_token_id) for row in rows]
-        length = max(len(packed) for packed in batch)
         recorder = attention.recorder(self.device) if attention else None
-        inputs = {"inputs_embeds": self._embed(batch, images, length)}
-        states = decoder_states(self.model.model.language_model, inputs, layers=layers, recorder=recorder)
+        inputs = {"inputs_embeds": self.embed(rows, images)}
+        states = decoder_states(self.decoder, inputs, layers=layers, recorder=recorder)
         return LayerStates(states, recorder.mass if recorder else {})
 
     def image_places(self, row: RenderedRow) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.errors import DataError
-from vsel_platform.models.templates import Template, count_images, without_images, without_questions
+from vsel_platform.models.templates import RenderedText, Template, count_images, without_images, without_questions
 from vsel_platform.models.vlm import Condition, RenderedRow
 
 _CHANGE: dict[Condition, Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]]] = {
@@ -40,20 +40,25 @@ class Renderer:
         neither is the first token of the row, which nothing predicts. Raises DataError if the number of image
         tags is not `n_images`, or for a role that the template does not know.
         """
-        tags = count_images(turns)
-        if tags != n_images:
-            raise DataError(f"{tags} <image> tags in the turns, but {n_images} images in the row")
+        _require_images(turns, n_images)
         shown = _CHANGE[condition](turns)
-        shown_images = 0 if condition == "no_image" else n_images
         rendered = self._template.render(shown, end=self._tokenizer.eos_token)
+        return self._tokens(rendered, 0 if condition == "no_image" else n_images)
+
+    def render_prompt(self, turns: Sequence[tuple[str, str]], n_images: int) -> RenderedRow:
+        """Tokens of turns up to where the assistant's next answer begins. Raises as `render` does."""
+        _require_images(turns, n_images)
+        return self._tokens(self._template.prompt(turns, end=self._tokenizer.eos_token), n_images)
+
+    def _tokens(self, rendered: RenderedText, n_images: int) -> RenderedRow:
         encoded = self._tokenizer(rendered.text, return_offsets_mapping=True)
         ids = np.asarray(encoded["input_ids"], dtype=np.int64)
         offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         index = _range_index(offsets, rendered.answers)
         question = _range_index(offsets, rendered.questions)
         is_image = ids == self._image_token_id
-        if int(is_image.sum()) != shown_images:
-            raise DataError(f"the tokenizer sees {int(is_image.sum())} image tags where the row has {shown_images}")
+        if int(is_image.sum()) != n_images:
+            raise DataError(f"the tokenizer sees {int(is_image.sum())} image tags where the row has {n_images}")
         index[is_image] = question[is_image] = -1
         counts = np.where(is_image, self._image_tokens, 1)
         return self._cut(*(np.repeat(column, counts) for column in (ids, index, question)))
@@ -62,6 +67,12 @@ class Renderer:
         index[:1] = -1
         limit = self._max_tokens
         return RenderedRow(ids[:limit], index[:limit], max(0, len(ids) - limit), question[:limit] >= 0)
+
+
+def _require_images(turns: Sequence[tuple[str, str]], n_images: int) -> None:
+    tags = count_images(turns)
+    if tags != n_images:
+        raise DataError(f"{tags} <image> tags in the turns, but {n_images} images in the row")
 
 
 def _range_index(offsets: NDArray[np.int64], ranges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:

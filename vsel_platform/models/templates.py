@@ -64,6 +64,11 @@ class Template:
                 raise DataError(f"a turn has the role {role!r}; expected user and assistant after at most one system")
         return RenderedText(text, tuple(answers), tuple(questions))
 
+    def prompt(self, turns: Sequence[tuple[str, str]], *, end: str) -> RenderedText:
+        """Text of turns that ends where the assistant's next answer begins, without the blank in front of it."""
+        rendered = self.render(turns, end=end)
+        return RenderedText(rendered.text + self.assistant.rstrip(" "), rendered.answers, rendered.questions)
+
 
 _TEMPLATES = {
     template.name: template

@@ -80,12 +80,13 @@ class AttentionRows:
         """The recorder of a forward pass on `device`."""
         import torch
 
-        padded = (_padded(places) for places in (self.queries, self.keys))
+        padded = (padded_places(places) for places in (self.queries, self.keys))
         queries, keys = (torch.from_numpy(places).to(device) for places in padded)
         return AttentionRecorder(frozenset(self.layers), queries, keys)
 
 
-def _padded(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def padded_places(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Places of several rows as int64 [rows, most places], padded with -1."""
     padded = np.full((len(rows), max((len(row) for row in rows), default=0)), -1, dtype=np.int64)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = row

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline import (
+    attention,
     base_losses,
     embeddings,
     ingest,
@@ -14,6 +15,7 @@ from vsel_platform.pipeline import (
     representations,
     scores,
     selection,
+    text_embeddings,
     training,
 )
 from vsel_platform.pipeline.context import Context, StageResult
@@ -32,6 +34,8 @@ _RUN: dict[str, Callable[[Context, str], StageResult]] = {
     "dataset_manifest": _ingest,
     "image_embeddings": embeddings.run,
     "vision_representations": representations.run,
+    "text_embeddings": text_embeddings.run,
+    "attention_maps": attention.run,
     "base_losses": base_losses.run,
     "representation_moments": moments.run,
     "reference_subset": reference.run_subset,
@@ -67,5 +71,7 @@ def drive(ctx: Context, recipes: list[str], *, train: bool, log: Callable[[str],
                 f"{step.asset} [{step.key}] {result.rows:,} rows, {result.computed:,} computed, "
                 f"{result.reused:,} reused, {result.seconds:.1f} s"
             )
+            if "warning" in result.metadata:
+                log(f"warning: {result.metadata['warning']}")
         previous = steps
     raise VselError(f"not current after {MAX_STAGES} stages")

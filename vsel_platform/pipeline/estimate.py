@@ -20,6 +20,7 @@ from vsel_platform.pipeline.held_out import held_out_settings
 from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents
 from vsel_platform.pipeline.models import embedding_fingerprint, vlm_fingerprint
 from vsel_platform.pipeline.timing import known_seconds
+from vsel_platform.pipeline.trained import trained_on
 from vsel_platform.samples.reading import SourceReader
 from vsel_platform.samples.source import source_files, source_size
 
@@ -51,6 +52,7 @@ class Estimate:
 
     recipes: list[str]
     lines: list[Line] = field(default_factory=list)
+    older_checkpoints: int = 0
 
     @property
     def seconds(self) -> float | None:
@@ -64,8 +66,10 @@ class Estimate:
 
     def to_text(self) -> str:
         """A table for people."""
+        older = [_older(self.older_checkpoints)] if self.older_checkpoints else []
         if not self.lines:
-            return f"{', '.join(self.recipes)}: everything is current; nothing would be computed"
+            current = f"{', '.join(self.recipes)}: everything is current; nothing would be computed"
+            return "\n".join([current, *older])
         head = f"{'stage':22}{'partitions':>11}{'rows':>12}{'model passes':>14}{'bytes read':>16}{'time':>12}"
         lines = [head, *(_text(line) for line in self.lines)]
         if self.seconds is not None:
@@ -76,7 +80,12 @@ class Estimate:
             )
         if any(line.seconds is None for line in self.lines):
             lines.append("unknown: this stage has not run in this store under this model yet")
-        return "\n".join(lines)
+        return "\n".join(lines + older)
+
+
+def _older(n: int) -> str:
+    what = "1 checkpoint is older than its selection" if n == 1 else f"{n} checkpoints are older than their selection"
+    return f"{what} (--train)"
 
 
 def _text(line: Line) -> str:
@@ -135,7 +144,13 @@ def estimate(ctx: Context, recipes: list[str], *, train: bool) -> Estimate:
         *_recipes(ctx, named, datasets, train=train),
     ]
     found = [line for line in lines if line is not None]
-    return Estimate(recipes, found[:1] + [replace(line, exact=False) for line in found[1:]])
+    marked = found[:1] + [replace(line, exact=False) for line in found[1:]]
+    return Estimate(recipes, marked, older_checkpoints=0 if train else _older_checkpoints(ctx, named))
+
+
+def _older_checkpoints(ctx: Context, named: dict[str, RecipeSettings]) -> int:
+    trained = (trained_on(ctx, name, "finetuned_checkpoint") for name, recipe in named.items() if recipe.train)
+    return sum(found is not None and found.is_earlier for found in trained)
 
 
 def _methods(ctx: Context, named: dict[str, RecipeSettings], datasets: dict[str, _Forecast]) -> Iterator[Line | None]:

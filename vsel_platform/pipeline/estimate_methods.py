@@ -8,12 +8,21 @@ from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import NotMaterializedError
 from vsel_platform.methods.api import Need
 from vsel_platform.methods.registry import OWN_PIPELINE, composition, scores_of
-from vsel_platform.pipeline import base_losses, method_scores, moments, representations
+from vsel_platform.pipeline import attention, base_losses, method_scores, moments, representations, text_embeddings
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.models import vlm_fingerprint
+from vsel_platform.pipeline.vector_stage import VectorStage
 
 LOSS_CONDITIONS = 3
-NEEDS: tuple[Need, ...] = ("vision_representations", "base_losses", "representation_moments")
+N_MODELS = 2
+VECTORS = {stage.signal: stage for stage in (text_embeddings.STAGE, representations.STAGE)}
+NEEDS: tuple[Need, ...] = (
+    "text_embeddings",
+    "vision_representations",
+    "attention_maps",
+    "base_losses",
+    "representation_moments",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,9 @@ def method_costs(
         need: sorted({r.dataset for r in composed.values() if need in composition(ctx.project, r).needs})
         for need in NEEDS
     }
-    yield _representations(ctx, [datasets[name] for name in needing["vision_representations"]])
+    for need in ("text_embeddings", "vision_representations"):
+        yield _vectors(ctx, VECTORS[need], [datasets[name] for name in needing[need]])
+    yield _attention(ctx, [datasets[name] for name in needing["attention_maps"]])
     yield _base_losses(ctx, [datasets[name] for name in needing["base_losses"]])
     yield _per_dataset(
         ctx,
@@ -75,15 +86,25 @@ def scores_change(ctx: Context, recipe: RecipeSettings, forecast: DatasetForecas
     return forecast.changed or _is_stale(lambda: method_scores.is_current(ctx, score, recipe.dataset))
 
 
-def _representations(ctx: Context, datasets: Sequence[DatasetForecast]) -> StageCost:
-    stage, model = representations.STAGE, representations.STAGE.fingerprint(ctx)
+def _vectors(ctx: Context, stage: VectorStage, datasets: Sequence[DatasetForecast]) -> StageCost:
+    model = stage.fingerprint(ctx)
     stale = [s for s in _shards(datasets) if not stage.is_current(ctx, s)]
     missing = 0
     for shard in stale:
         ids = stage.wanted(ctx, shard)
         missing += len(ids) - len(ctx.vectors.existing_ids(stage.signal, model, ids))
     rows = missing + sum(d.new_rows for d in datasets)
-    return StageCost("vision_representations", len(stale) + _new_shards(datasets), rows, rows, model, rows)
+    return StageCost(stage.signal, len(stale) + _new_shards(datasets), rows, rows, model, rows)
+
+
+def _attention(ctx: Context, datasets: Sequence[DatasetForecast]) -> StageCost:
+    if not datasets:
+        return StageCost(attention.TABLE, 0, 0, 0, "", 0)
+    stale = [s for s in _shards(datasets) if not attention.is_current(ctx, s)]
+    present = sum(len(representations.rows_with_images(ctx, shard)) for shard in stale)
+    rows = N_MODELS * (present + sum(d.new_rows for d in datasets))
+    passes = rows * ctx.project.signals.answer_tokens
+    return StageCost(attention.TABLE, len(stale) + _new_shards(datasets), rows, passes, attention.rate_model(ctx), rows)
 
 
 def _base_losses(ctx: Context, datasets: Sequence[DatasetForecast]) -> StageCost:

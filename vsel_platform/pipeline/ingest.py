@@ -1,7 +1,7 @@
 """Stages `raw_annotations` and `dataset_manifest`: source rows become content, positions and reasons."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -22,11 +22,13 @@ from vsel_platform.samples.source import (
     source_fingerprint,
     source_size,
 )
+from vsel_platform.samples.tasks import untasked_warning
 from vsel_platform.storage.pointers import Pointer
 from vsel_platform.tables import TABLES
 
 SOURCE_CODE = "raw_annotations-1"
 MANIFEST_CODE = "dataset_manifest-1"
+MOST_TASKS = 20
 
 
 def absolute_settings(ctx: Context, dataset: str) -> DatasetSettings:
@@ -159,7 +161,7 @@ def run(ctx: Context, dataset: str) -> IngestResult:
         "inputs": [],
         "code_version": MANIFEST_CODE,
         "run_id": ctx.run_id,
-        "metadata": _metadata(report),
+        "metadata": _metadata(report, ctx.project.dataset(dataset)),
     }
     quarantine = publish_checked(ctx, "quarantine", {"dataset": dataset}, _tables("quarantine", sink), **lineage)
     manifest = publish_checked(ctx, "manifest", {"dataset": dataset}, _tables("manifest", sink), **lineage)
@@ -190,8 +192,10 @@ def known_images(ctx: Context) -> set[str]:
     return found
 
 
-def _metadata(report: IngestReport) -> dict[str, Any]:
+def _metadata(report: IngestReport, settings: DatasetSettings) -> dict[str, Any]:
+    warning = untasked_warning(settings.task, report.n_untasked, report.n_accepted)
     return {
+        **({"warning": warning} if warning else {}),
         "source_cheap": report.fingerprint.cheap,
         "source_content": report.fingerprint.content,
         "rows": report.n_rows,
@@ -229,28 +233,55 @@ class SourceCheck:
     rows: int
     rejected: dict[str, int]
     limit: float
+    tasks: dict[str, int] = field(default_factory=dict)
+    warning: str | None = None
+
+    @property
+    def rate(self) -> float:
+        """Share of refused rows."""
+        return sum(self.rejected.values()) / self.rows
 
     @property
     def above_limit(self) -> bool:
         """Whether more rows are refused than the project file allows."""
-        return self.rows > 0 and sum(self.rejected.values()) / self.rows > self.limit
+        return self.rate > self.limit
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"dataset": self.dataset, "rows": self.rows, "rejected": self.rejected, "above_limit": self.above_limit}
+        return {**asdict(self), "above_limit": self.above_limit}
 
     def to_text(self) -> str:
         """For people."""
         bad = sum(self.rejected.values())
         lines = [f"{self.dataset}: {self.rows:,} rows read, {bad:,} would be quarantined"]
         lines += [f"  {count:>8,}  {reason}: {REASONS[Reason(reason)]}" for reason, count in self.rejected.items()]
+        if self.above_limit:
+            lines.append(
+                f"  that is {self.rate:.1%}, more than max_quarantine_rate {self.limit:.1%}: the ingest would fail its "
+                "check; mend the source, or raise the limit if the loss is meant"
+            )
+        shown = list(self.tasks.items())[:MOST_TASKS]
+        lines += [f"  {count:>8,}  task {name}" for name, count in shown]
+        if len(self.tasks) > MOST_TASKS:
+            lines.append(f"  {sum(self.tasks.values()) - sum(n for _, n in shown):>8,}  in more tasks")
+        if self.warning:
+            lines.append(f"  warning: {self.warning}")
         return "\n".join(lines)
 
 
 def check_source(ctx: Context, dataset: str) -> SourceCheck:
     """Read and validate a source without storing anything."""
+    settings = ctx.project.dataset(dataset)
     report = ingest(absolute_settings(ctx, dataset), _NoSink(), dataset=dataset)
-    return SourceCheck(dataset, report.n_rows, report.rejected, ctx.project.dataset(dataset).max_quarantine_rate)
+    has_tasks = settings.task.column or settings.task.files or settings.task.rule
+    return SourceCheck(
+        dataset,
+        report.n_rows,
+        report.rejected,
+        settings.max_quarantine_rate,
+        report.tasks if has_tasks else {},
+        untasked_warning(settings.task, report.n_untasked, report.n_accepted),
+    )
 
 
 class _NoSink:

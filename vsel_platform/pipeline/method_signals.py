@@ -8,10 +8,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vsel_platform.errors import NotMaterializedError
-from vsel_platform.methods.api import Condition, Indices, LossColumns
+from vsel_platform.methods.api import AttentionTops, Condition, Indices, LossColumns
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.lookup import turns_of
 from vsel_platform.pipeline.moments import read_moments
 from vsel_platform.selection.leverage import Moments
+from vsel_platform.signals.question_texts import question_texts, text_id
 from vsel_platform.storage.pointers import Pointer
 
 # Vectors of these belong to images; those of the others to rows.
@@ -87,6 +89,46 @@ class StoreSignals:
             if pairs:
                 rows, places = np.array(pairs, np.int64).T
                 yield rows, vectors[places]
+
+    def question_vectors(self) -> tuple[Indices, Indices, NDArray[np.float32]]:
+        """Row of every user turn, place of its vector, and the vectors of the distinct questions."""
+        rows: list[int] = []
+        ids: list[str] = []
+        for pointer in self._of("samples"):
+            table = self._ctx.store.read(pointer, ["sample_id", "conversation"])
+            for sample, conversation in zip(*(table[n].to_pylist() for n in table.column_names), strict=True):
+                i = self._row.get(sample)
+                if i is not None:
+                    own = [text_id(text) for text in question_texts(turns_of(conversation))]
+                    rows += [i] * len(own)
+                    ids += own
+        found, matrix = self._ctx.vectors.read(
+            "text_embeddings", self._fingerprint("text_embeddings"), sorted(set(ids)), self._version("text_embeddings")
+        )
+        place = {content: number for number, content in enumerate(found)}
+        return np.array(rows, np.int64), np.array([place.get(i, -1) for i in ids], np.int64), matrix
+
+    def attention_tops(self) -> tuple[AttentionTops, AttentionTops]:
+        """Where the two models look; the pointers name the first model's states first."""
+        pointers = self._of("attention_maps")
+        names = list(dict.fromkeys(pointer.fingerprint for pointer in pointers))
+        if len(names) == 1:
+            names *= 2  # a model compared with itself
+        first, second = (self._tops([p for p in pointers if p.fingerprint == name]) for name in names)
+        return first, second
+
+    def _tops(self, pointers: Sequence[Pointer]) -> AttentionTops:
+        n_tokens = np.zeros(len(self.sample_ids), np.int64)
+        sharpness = np.full(len(self.sample_ids), np.nan)
+        tops: list[Indices] = [np.empty(0, np.int64)] * len(self.sample_ids)
+        for pointer in pointers:
+            table = self._ctx.store.read(pointer, ["sample_id", "n_tokens", "top_tokens", "sharpness"])
+            for row in table.to_pylist():
+                i = self._row.get(row["sample_id"])
+                if i is not None:
+                    n_tokens[i], sharpness[i] = row["n_tokens"], row["sharpness"]
+                    tops[i] = np.array(row["top_tokens"], np.int64)
+        return AttentionTops(n_tokens, tops, sharpness)
 
     def moments(self, signal: str) -> Moments:
         """Moments of the rows that have a vector."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from vsel_platform.config import EncoderSettings, VlmSettings
+from vsel_platform.config import EncoderSettings, SignalSettings, TextEncoderSettings, VlmSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline.context import Context
@@ -14,7 +14,12 @@ from vsel_platform.pipeline.context import Context
 EMBEDDING_CODE = "image_embeddings-1"
 LOSS_CODE = "losses-2"
 REPRESENTATION_CODE = "vision_representations-1"
-EMBEDDED_DIR = Path(__file__).resolve().parents[1] / "demo" / "base"
+ATTENTION_CODE = "attention_maps-1"
+TEXT_EMBEDDING_CODE = "text_embeddings-1"
+EMBEDDED_DIRS = {
+    "embedded:demo": Path(__file__).resolve().parents[1] / "demo" / "base",
+    "embedded:demo_second": Path(__file__).resolve().parents[1] / "demo" / "base_second",
+}
 
 
 def embedding_fingerprint(settings: EncoderSettings) -> str:
@@ -42,10 +47,10 @@ def vlm_fingerprint(settings: VlmSettings) -> str:
 
 def _embedded_weights(model: str) -> str:
     """Hash of the weights of the model that is shipped; a hub's or a directory's are confirmed when it is loaded."""
-    return _files_hash(EMBEDDED_DIR) if model.startswith("embedded:") else ""
+    return _files_hash(EMBEDDED_DIRS[model]) if model in EMBEDDED_DIRS else ""
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _files_hash(directory: Path) -> str:
     # Without the model's own modules: sensors ask for this name, and they load no library for models.
     digest = hashlib.sha256()
@@ -67,6 +72,21 @@ def base_loss_fingerprint(settings: VlmSettings) -> str:
 def representation_fingerprint(settings: VlmSettings, attention_share: float) -> str:
     """Names ScalSelect's vectors of a model; `attention_share` decides which image tokens are in them."""
     return fingerprint(signal=REPRESENTATION_CODE, vlm=vlm_fingerprint(settings), attention_share=attention_share)
+
+
+def attention_fingerprint(settings: VlmSettings, signals: SignalSettings) -> str:
+    """Names the attention maps of a model."""
+    return fingerprint(
+        signal=ATTENTION_CODE,
+        vlm=vlm_fingerprint(settings),
+        answer_tokens=signals.answer_tokens,
+        grid=signals.attention_grid,
+    )
+
+
+def text_embedding_fingerprint(settings: TextEncoderSettings) -> str:
+    """Names the embeddings of a text encoder."""
+    return fingerprint(signal=TEXT_EMBEDDING_CODE, settings=settings.model_dump(mode="json", exclude={"batch_tokens"}))
 
 
 def confirm_weights(ctx: Context, name: str, weights: str) -> None:

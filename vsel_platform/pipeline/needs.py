@@ -4,14 +4,10 @@ from collections.abc import Sequence
 
 from vsel_platform.errors import NotMaterializedError
 from vsel_platform.methods.api import Need
-from vsel_platform.pipeline import base_losses, embeddings, moments, representations
+from vsel_platform.pipeline import attention, base_losses, embeddings, moments, representations, text_embeddings
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.lookup import dataset_shards
 from vsel_platform.storage.pointers import Pointer
-
-# Stages of one partition per shard, in the order in which they run.
-SHARD_NEEDS: tuple[Need, ...] = ("image_embeddings", "vision_representations", "base_losses")
-DATASET_NEEDS: tuple[Need, ...] = ("representation_moments",)
 
 
 def need_pointers(ctx: Context, dataset: str, needs: Sequence[Need]) -> list[Pointer]:
@@ -23,6 +19,10 @@ def need_pointers(ctx: Context, dataset: str, needs: Sequence[Need]) -> list[Poi
             found += [ctx.store.require("losses", base_losses.partition(ctx, shard)) for shard in shards]
         elif need == "image_embeddings":
             found += [ctx.store.require(need, embeddings.partition(ctx, shard)) for shard in shards]
+        elif need == "text_embeddings":
+            found += [ctx.store.require(need, text_embeddings.STAGE.partition(ctx, shard)) for shard in shards]
+        elif need == "attention_maps":
+            found += [ctx.store.require(need, key) for shard in shards for key in attention.partitions(ctx, shard)]
         elif need == "vision_representations":
             found += [ctx.store.require(need, representations.STAGE.partition(ctx, shard)) for shard in shards]
         elif need == "representation_moments":

@@ -7,6 +7,7 @@ from vsel_platform.identity import fingerprint
 from vsel_platform.methods.api import Need
 from vsel_platform.methods.registry import needs_of, scores_of
 from vsel_platform.pipeline import (
+    attention,
     base_losses,
     embeddings,
     ingest,
@@ -17,6 +18,7 @@ from vsel_platform.pipeline import (
     representations,
     scores,
     selection,
+    text_embeddings,
     training,
 )
 from vsel_platform.pipeline.context import Context
@@ -25,7 +27,9 @@ from vsel_platform.pipeline.lookup import dataset_shards
 SIGNAL_STAGES = (
     "dataset_manifest",
     "image_embeddings",
+    "text_embeddings",
     "vision_representations",
+    "attention_maps",
     "base_losses",
     "representation_moments",
     "reference_subset",
@@ -157,6 +161,16 @@ _STAGES: dict[str, _Stage] = {
         _shards_needing("vision_representations"),
         representations.STAGE.is_current,
         lambda ctx, key: representations.STAGE.inputs(ctx, key).fingerprint,
+    ),
+    "text_embeddings": (
+        _shards_needing("text_embeddings"),
+        text_embeddings.STAGE.is_current,
+        lambda ctx, key: text_embeddings.STAGE.inputs(ctx, key).fingerprint,
+    ),
+    "attention_maps": (
+        _shards_needing("attention_maps"),
+        attention.is_current,
+        lambda ctx, key: attention.inputs(ctx, key).fingerprint,
     ),
     "base_losses": (
         _shards_needing("base_losses"),

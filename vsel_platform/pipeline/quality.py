@@ -130,6 +130,8 @@ def quotas_are_exact(ctx: Context, partition: dict[str, str], table: pa.Table) -
 SPECIAL_CHECKS: dict[str, dict[str, Callable[[Context, dict[str, str], pa.Table], Outcome]]] = {
     "manifest": {"quarantine_rate": quarantine_rate},
     "losses": {"finite_numbers": finite_numbers},
+    "attention_maps": {"finite_numbers": finite_numbers},
+    "method_scores": {"finite_numbers": finite_numbers},
     "presel_scores": {"finite_numbers": finite_numbers},
     "evaluation": {"finite_numbers": finite_numbers},
     "selected_subset": {

@@ -184,5 +184,6 @@ def _train(ctx: Context, dataset: str, ids: list[str], directory: Path) -> dict[
         device=ctx.project.compute.device,
         on_step=lambda step, total: ctx.progress("training steps", step, total),
         confirm=lambda weights: confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), weights),
+        origin={"dataset": f"{dataset} (its reference rows)"},
     )
     return report.to_dict()

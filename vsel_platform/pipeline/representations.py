@@ -16,7 +16,8 @@ def _fingerprint(ctx: Context) -> str:
     return representation_fingerprint(ctx.project.vlm, ctx.project.signals.attention_share)
 
 
-def _wanted(ctx: Context, shard: str) -> list[str]:
+def rows_with_images(ctx: Context, shard: str) -> list[str]:
+    """Ids of the rows of a shard that have an image."""
     table = ctx.store.read_partition("samples", {"shard": shard}, ["sample_id", "image_ids"])
     found: list[str] = table["sample_id"].filter(pc.greater(pc.list_value_length(table["image_ids"]), 0)).to_pylist()
     return found
@@ -45,7 +46,7 @@ STAGE = VectorStage(
     code=REPRESENTATION_CODE,
     unit="rows represented",
     fingerprint=_fingerprint,
-    wanted=_wanted,
+    wanted=rows_with_images,
     compute=_compute,
 )
 run = STAGE.run

@@ -16,6 +16,7 @@ from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
 from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
+from vsel_platform.selection.manifest import selection_hash
 from vsel_platform.tables import TABLES
 
 CHECKPOINT_CODE = "finetuned_checkpoint-1"
@@ -46,8 +47,9 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
     start = time.perf_counter()
     wanted = checkpoint_inputs(ctx, recipe)
     dataset = ctx.project.recipe(recipe).dataset
-    ids = ctx.store.read_partition("selected_subset", {"recipe": recipe}, ["sample_id"])["sample_id"].to_pylist()
-    rows = training_rows(ctx, dataset, ids)
+    ranked = ctx.store.read_partition("selected_subset", {"recipe": recipe}, ["rank", "sample_id"]).sort_by("rank")
+    ids = ranked["sample_id"].to_pylist()
+    selection, rows = selection_hash(ids), training_rows(ctx, dataset, ids)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "adapter"
         report = train_lora(
@@ -59,6 +61,7 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
             device=ctx.project.compute.device,
             on_step=lambda step, total: ctx.progress("training steps", step, total),
             confirm=lambda weights: confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), weights),
+            origin={"dataset": dataset, "recipe": recipe, "hash of the selection (as in its manifest)": selection},
         )
         pointer = ctx.store.publish_artifact(
             "finetuned_checkpoint",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from vsel_platform.methods.presel import instruction_relevance
 from vsel_platform.pipeline.context import Context
 from vsel_platform.storage.pointers import Pointer
+from vsel_platform.training.adapter import LOSSES_FILE
 
 Floats = NDArray[np.float64]
 
@@ -132,6 +134,13 @@ def visual_gain_of_shard(ctx: Context, shard: str) -> Floats:
     return np.array([blind - full for full, blind in pairs if full is not None and blind is not None], np.float64)
 
 
+def training_losses(ctx: Context, table: str, partition: dict[str, str]) -> list[float]:
+    """Loss of every training step of a stored adapter [nat/token], in order; empty if none is recorded."""
+    pointer = ctx.store.pointer(table, partition)
+    file = next((f for f in pointer.files if f.path.endswith(f"/{LOSSES_FILE}")), None) if pointer else None
+    return [float(loss) for loss in orjson.loads(ctx.store.files.read(file.path))] if file else []
+
+
 def scores_pointer(ctx: Context, dataset: str, mode: str, table: str = "presel_scores") -> Pointer | None:
     """Published PreSel scores (or `presel_tasks`) of a dataset."""
     return ctx.store.pointer(table, {"dataset": dataset, "mode": mode})
@@ -153,18 +162,25 @@ def column_values(
 
 
 @dataclass(frozen=True, slots=True)
-class TaskImportance:
-    """A row of `presel_tasks`: difficulty, and the number of reference rows that it is the mean of."""
+class TaskDifficulty:
+    """A row of `presel_tasks`: difficulty, and how many reference rows of the task have a relevance.
+
+    `is_measured`: the difficulty is their mean. With too few of them it is the mean of the other tasks.
+    """
 
     task: str
     difficulty: float | None
     n_relevance: int
+    is_measured: bool
 
 
-def task_importance(ctx: Context, dataset: str, mode: str) -> list[TaskImportance]:
-    """Published task importance of a dataset; empty if there is none."""
+def task_difficulty(ctx: Context, dataset: str, mode: str) -> list[TaskDifficulty]:
+    """Published task difficulties of a dataset; empty if there are none."""
+    from vsel_platform.pipeline.scores import dataset_options
+
     pointer = scores_pointer(ctx, dataset, mode, "presel_tasks")
     if pointer is None:
         return []
+    enough = dataset_options(ctx, dataset).min_reference_rows
     rows: list[dict[str, Any]] = ctx.store.read(pointer, ["task", "difficulty", "n_relevance"]).to_pylist()
-    return [TaskImportance(row["task"], row["difficulty"], row["n_relevance"]) for row in rows]
+    return [TaskDifficulty(r["task"], r["difficulty"], r["n_relevance"], r["n_relevance"] >= enough) for r in rows]

@@ -115,18 +115,22 @@ def compare(rows: Iterable[Mapping[str, Any]]) -> list[TaskComparison]:
     return sorted(both, key=lambda row: (-row.tuned, -row.base, row.task))
 
 
-def sentences(results: Sequence[TaskComparison]) -> list[str]:
-    """What the figures do not say by themselves: regressions, and tasks that exact match cannot judge."""
-    said = [
-        f"{r.task}: worse, loss {r.base_loss:.3f} -> {r.tuned_loss:.3f} nat/token, "
+def regressions(results: Sequence[TaskComparison]) -> list[str]:
+    """A sentence for every task that got worse, or of which exact match and loss disagree."""
+    return [
+        f"{r.task}: {r.verdict}, loss {r.base_loss:.3f} -> {r.tuned_loss:.3f} nat/token, "
         f"exact match {r.base:.1%} -> {r.tuned:.1%}."
         for r in results
-        if r.verdict == "worse"
+        if r.verdict in ("worse", "mixed")
     ]
-    never = ", ".join(r.task for r in results if r.never_exact)
-    if never:
-        said.append(
-            f"No answer is exact before or after in: {never}. Exact match cannot judge such tasks (long free text "
-            "like captions); their loss can."
-        )
-    return said
+
+
+def unjudged(results: Iterable[TaskComparison]) -> list[str]:
+    """A sentence about the tasks that exact match cannot judge; none if there is no such task."""
+    never = ", ".join(sorted({r.task for r in results if r.never_exact}))
+    if not never:
+        return []
+    return [
+        f"No answer is exact before or after in: {never}. Exact match cannot judge such tasks (long free text like "
+        "captions); their loss can."
+    ]

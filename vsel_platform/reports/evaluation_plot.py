@@ -12,6 +12,7 @@ from vsel_platform.reports.style import (
     SELECTED,
     WARNING,
     add_legend,
+    counted,
     label,
     new_figure,
     number,
@@ -21,7 +22,7 @@ from vsel_platform.reports.style import (
 
 MAX_TASKS = 20
 ROW_PX = 40
-BAR = 0.34
+BAR = 0.32
 HATCH = "////"
 
 
@@ -47,22 +48,19 @@ def evaluation_bars(results: Sequence[TaskComparison], *, title: str) -> bytes |
         loss.barh(row + 0.18, result.tuned_loss, BAR, **(_hollow(WARNING) if result.loss_rises else _solid(SELECTED)))
         _loss_text(loss, row, result)
     style_axes(exact, xlabel="exact match [% of answers]", grid="x")
-    style_axes(loss, xlabel="loss [nat/token], lower is better", grid="x")
+    style_axes(loss, xlabel="loss [nat/token]", grid="x")
     _tasks(exact, shown, more)
     exact.set_xlim(0, 100)
     loss.set_xlim(0, 1.35 * max(max(r.base_loss, r.tuned_loss) for r in shown))
-    add_legend(exact, handles=_handles(exact), ncols=5)
+    _legend(exact)
     return to_png(figure)
 
 
 def _subtitle(results: Sequence[TaskComparison]) -> str:
     counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in ("learned", "worse")}
     text = f"{counts['learned']} of {len(results)} tasks learned (beyond the 95 % interval), {counts['worse']} worse"
-    return text + ("; exact match cannot judge tasks without an exact answer" if _any_never(results) else "")
-
-
-def _any_never(results: Sequence[TaskComparison]) -> bool:
-    return any(r.never_exact for r in results)
+    never = sum(r.never_exact for r in results)
+    return text + (f"; {counted(never, 'task')} without any exact answer: see the loss" if never else "")
 
 
 def _solid(colour: str) -> dict[str, Any]:
@@ -91,10 +89,14 @@ def _tasks(axes: Any, shown: Sequence[TaskComparison], more: int) -> None:
         text.set_color(INK if result.verdict == "learned" else WARNING)
 
 
-def _handles(axes: Any) -> list[Any]:
-    return [
+def _legend(axes: Any) -> None:
+    handles = [
         axes.barh(0, 0, label="base model", **_solid(POOL)),
         axes.barh(0, 0, label="tuned", **_solid(SELECTED)),
         axes.barh(0, 0, label="tuned: not learned, or loss higher", **_hollow(WARNING)),
         axes.plot([], [], color=INK, linewidth=1.3, label="95 % interval")[0],
     ]
+    add_legend(axes, handles=handles)
+    # The legend stands over both axes: it must not widen the first. The empty title keeps its height free.
+    axes.get_legend().set_in_layout(False)
+    axes.set_title(" ", size=10)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from urllib.parse import quote
 
-from vsel_platform.reports.selection_report import Plot, RankedRow, SelectionReport
+from vsel_platform.reports.ranking import RankedRow
+from vsel_platform.reports.selection_report import Plot, SelectionReport
 from vsel_platform.reports.style import counted, number
 
 # Nothing may be loaded from anywhere: a dataset's text can name a URL, the page never opens it.
@@ -34,7 +35,8 @@ dd { margin: 0; font-size: 17px; font-weight: 600; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 12px; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 tr:last-child td { border-bottom: 0; }
-th { color: var(--muted); font-weight: 500; white-space: nowrap; }
+th { color: var(--muted); font-weight: 500; vertical-align: bottom; }
+tbody th { color: var(--ink); background: var(--paper); }
 .n { text-align: right; white-space: nowrap; } .text { min-width: 240px; overflow-wrap: anywhere; }
 code { font: 12px ui-monospace, monospace; color: var(--muted); }
 figure { margin: 0 0 16px; background: #ffffff; border: 1px solid var(--line); border-radius: 10px; padding: 10px;
@@ -54,7 +56,7 @@ def selection_page(report: SelectionReport) -> str:
         _section("Files", _files(report.files)),
         _section("Plots", "".join(_figure(plot) for plot in report.plots)),
         _section("Tasks", _tasks(report)),
-        _section(f"First {counted(len(report.ranking), 'row')} by rank", _ranking(report.ranking)),
+        _section("First rows of each reason, by rank", _ranking(report)),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -115,28 +117,35 @@ def _tasks(report: SelectionReport) -> str:
             *(_cell(number(n), "n") for n in (t.n_total, t.n_reference)),
             _cell("–" if t.difficulty is None else f"{t.difficulty:.3f}", "n"),
             _cell(f"{t.weight:.1%}", "n"),
-            *(_cell(number(n), "n") for n in (t.budget, t.n_selected)),
+            *(_cell(number(n), "n") for n in (t.budget, t.n_selected, t.n_taken)),
         ]
         for t in report.tasks
     ]
-    headers = ["Task", "Rows", "Reference", "Difficulty", "Share of the budget", "Budget", "Selected"]
-    return _table(headers, rows, numeric=range(1, 7)) if rows else ""
+    headers = ["Task", "Rows", "Reference", "Difficulty", report.share_name, "Budget", "Selected", "With reference"]
+    return _table(headers, rows, numeric=range(1, 8)) if rows else ""
 
 
-def _ranking(ranking: Sequence[RankedRow]) -> str:
-    rows = [
-        [
-            _cell(number(row.rank), "n"),
-            _cell(row.task),
-            _cell(row.reason),
-            _cell("–" if row.score is None else f"{row.score:.4f}", "n"),
-            f'<td class="text">{escape(row.text)}<br><code>{escape(row.sample_id[:16])}</code></td>',
-            _cell(str(row.position), "n"),
-        ]
-        for row in ranking
+def _ranking(report: SelectionReport) -> str:
+    headers = ["Rank", "Task", "Score", "Begin of the conversation", "Position in the source"]
+    sentences = {place.reason: place.sentence for place in report.places}
+    rows: list[list[str]] = []
+    reason: str | None = None
+    for row in report.ranking:
+        if row.reason != reason:
+            reason = row.reason
+            rows.append([f'<th colspan="{len(headers)}">{escape(sentences.get(reason, reason))}</th>'])
+        rows.append(_ranked(row))
+    return _table(headers, rows, numeric=(0, 2, 4)) if rows else ""
+
+
+def _ranked(row: RankedRow) -> list[str]:
+    return [
+        _cell(number(row.rank), "n"),
+        _cell(row.task),
+        _cell("–" if row.score is None else f"{row.score:.4f}", "n"),
+        f'<td class="text">{escape(row.text)}<br><code>{escape(row.sample_id[:16])}</code></td>',
+        _cell(str(row.position), "n"),
     ]
-    headers = ["Rank", "Task", "Reason", "Score", "Begin of the conversation", "Position in the source"]
-    return _table(headers, rows, numeric=(0, 3, 5)) if rows else ""
 
 
 def _cell(text: str, kind: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Embedding map: images in the plane of their two strongest principal components."""
+"""Embedding map: images in the plane of their two strongest principal components, one panel per task."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,19 +8,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vsel_platform.reports.style import (
-    CATEGORIES,
+    DPI,
+    FONT,
+    GRID,
+    HEADER_PX,
     INK,
-    OTHER,
+    SELECTED,
     add_legend,
     counted,
     label,
     new_figure,
     number,
-    style_axes,
     to_png,
 )
 
-MARKERS = "osD^vP<X>*"
+MAX_PANELS = 12
+PANEL_PX = 165
+LEGEND_PX = 30
+HEADER_AND_LABELS_PX = 128
+OTHERS = "#d5dbe2"
+QUIET = "#7d8996"
 
 
 def principal_plane(vectors: ArrayLike) -> tuple[NDArray[np.float64], tuple[float, float]]:
@@ -51,8 +58,9 @@ def embedding_map(
     title: str,
     sampled: bool = False,
 ) -> bytes | None:
-    """Map of `vectors` [n, d] coloured by `tasks` [n]; images of `selected` [n] stand out.
+    """Map of `vectors` [n, d], a panel for each of `tasks` [n] (the largest 11, and the others together).
 
+    Every panel shows all images pale and its task's images grey, those of `selected` [n] in colour.
     `sampled` says that there are more images than these. Rows with a non-finite component are left out.
     None with fewer than three vectors: there is no plane to show.
     """
@@ -64,49 +72,79 @@ def embedding_map(
         return None
     plane, shares = principal_plane(matrix[keep])
     names = np.asarray(tasks, dtype=object)[keep]
-    chosen = np.asarray(selected, dtype=bool)[keep] if selected is not None else np.zeros(len(plane), bool)
-    subtitle = counted(len(plane), "image")
-    if sampled:
-        subtitle = "a fixed sample of " + subtitle
-    if selected is not None:
-        subtitle += f", {number(int(chosen.sum()))} of them selected"
-    figure = new_figure(500, title, subtitle + "; near points look alike to the encoder")
-    axes = figure.subplots()
-    _scatter(axes, plane, names, chosen, highlight=selected is not None)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    style_axes(
-        axes,
-        xlabel=f"principal component 1 ({shares[0]:.0%} of the variance)",
-        ylabel=f"principal component 2 ({shares[1]:.0%})",
-        grid="both",
-    )
-    add_legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0, handletextpad=0.3)
+    chosen = np.asarray(selected, dtype=bool)[keep] if selected is not None else None
+    panels = _panels(names)
+    n_columns = _columns(len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    height = HEADER_AND_LABELS_PX + max(300, PANEL_PX * n_rows)
+    figure = new_figure(height, title, _subtitle(len(plane), chosen, shares, sampled=sampled), legend_px=LEGEND_PX)
+    grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, mask) in zip(grid.flat, panels, strict=False):
+        _panel(axes, plane, mask, chosen, name)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    words: dict[str, Any] = {"size": 9, "color": INK, "family": FONT}
+    figure.supxlabel(f"principal component 1 ({shares[0]:.0%} of the variance)", **words)
+    figure.supylabel(f"principal component 2 ({shares[1]:.0%})", **words)
+    _legend(figure, with_selection=chosen is not None)
     return to_png(figure)
 
 
-def _groups(names: NDArray[Any]) -> list[tuple[str, NDArray[np.bool_], str, str]]:
-    """(legend, mask, colour, marker) of the largest tasks, and of all the others together."""
+def _subtitle(n: int, chosen: NDArray[np.bool_] | None, shares: tuple[float, float], *, sampled: bool) -> str:
+    text = ("a fixed sample of " if sampled else "") + counted(n, "image")
+    if chosen is not None:
+        text += f", {number(int(chosen.sum()))} selected"
+    return f"{text}; a rough view: two components hold {sum(shares):.0%} of the variance"
+
+
+def _panels(names: NDArray[Any]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """(name, mask) of the largest tasks, and of all the others together."""
     counts = Counter(names.tolist())
     ranked = sorted(counts, key=lambda name: (-counts[name], name))
-    own = ranked if len(ranked) <= len(CATEGORIES) else ranked[: len(CATEGORIES) - 1]
-    groups = [(label(name, 20), names == name, CATEGORIES[i], MARKERS[i]) for i, name in enumerate(own)]
+    own = ranked if len(ranked) <= MAX_PANELS else ranked[: MAX_PANELS - 1]
+    panels = [(label(name, 18), names == name) for name in own]
     if len(own) < len(ranked):
         rest = ~np.isin(names.astype(str), np.array(own, dtype=str))
-        groups.append((f"({len(ranked) - len(own)} more tasks)", rest, OTHER, "."))
-    return groups
+        panels.append((f"({len(ranked) - len(own)} more tasks)", rest))
+    return panels
 
 
-def _scatter(
-    axes: Any, plane: NDArray[np.float64], names: NDArray[Any], chosen: NDArray[np.bool_], *, highlight: bool
+def _columns(n_panels: int) -> int:
+    """Columns of the grid: at most four, and few empty places."""
+    return {1: 1, 2: 2, 3: 3, 5: 3, 6: 3, 9: 3}.get(n_panels, 4)
+
+
+def _panel(
+    axes: Any,
+    plane: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    chosen: NDArray[np.bool_] | None,
+    name: str,
 ) -> None:
-    for text, mask, colour, marker in _groups(names):
-        quiet = plane[mask & ~chosen]
-        axes.scatter(
-            quiet[:, 0], quiet[:, 1], s=9, c=colour, marker=marker, alpha=0.3 if highlight else 0.65, linewidths=0
-        )
-        loud = plane[mask & chosen]
-        axes.scatter(loud[:, 0], loud[:, 1], s=26, c=colour, marker=marker, edgecolors=INK, linewidths=0.7, zorder=3)
-        axes.scatter([], [], s=34, c=colour, marker=marker, label=text)
-    if highlight:
-        axes.scatter([], [], s=30, c="white", marker="o", edgecolors=INK, linewidths=0.9, label="selected")
+    count = counted(int(mask.sum()), "image")
+    size = float(np.clip(4000 / len(plane), 7, 20))
+    others = plane[~mask]
+    axes.scatter(others[:, 0], others[:, 1], s=0.6 * size, c=OTHERS, linewidths=0)
+    if chosen is None:
+        own = plane[mask]
+        axes.scatter(own[:, 0], own[:, 1], s=size, c=SELECTED, alpha=0.7, linewidths=0)
+    else:
+        quiet, loud = plane[mask & ~chosen], plane[mask & chosen]
+        axes.scatter(quiet[:, 0], quiet[:, 1], s=size, c=QUIET, linewidths=0)
+        axes.scatter(loud[:, 0], loud[:, 1], s=2 * size, c=SELECTED, linewidths=0.4, edgecolors="white", zorder=3)
+        count = f"{number(len(loud))} of {count}"
+    axes.set_title(f"{name}: {count}", size=8.5, color=INK, family=FONT, pad=3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(GRID)
+
+
+def _legend(figure: Any, *, with_selection: bool) -> None:
+    """One legend for all panels, above them."""
+    marks = [("images of other tasks", OTHERS)]
+    marks += [("not selected", QUIET), ("selected", SELECTED)] if with_selection else [("images of the task", SELECTED)]
+    handles = [figure.axes[0].scatter([], [], s=24, c=colour, linewidths=0, label=name) for name, colour in marks]
+    below_header = (0.004, 1 - HEADER_PX / (figure.get_figheight() * DPI))
+    add_legend(figure, handles=handles, loc="upper left", bbox_to_anchor=below_header, ncols=3, handletextpad=0.2)
+    figure.legends[0].set_in_layout(False)

@@ -1,6 +1,6 @@
 """Plots of numbers: arrays and table rows in, PNG bytes out; None where there is nothing to show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from vsel_platform.reports.style import (
     FONT,
     INK,
+    MUTED,
     POOL,
     REFERENCE,
     SELECTED,
@@ -27,6 +28,7 @@ from vsel_platform.reports.style import (
 MAX_BINS = 40
 MAX_BARS = 24
 MAX_STEPS = 1_000
+FEW_ROWS = 20
 
 Floats = NDArray[np.float64]
 
@@ -70,12 +72,15 @@ def histogram(
 ) -> bytes | None:
     """Distribution of `values` [n]; with `selected` [m] both as shares of their group, so that any budget compares.
 
+    Fewer than 20 values have no distribution to speak of: each is a point (of few selected ones a tick).
     `line` is a value of meaning and its name. None if no value is finite.
     """
     pool = finite(values)
     chosen = finite(selected) if selected is not None else np.empty(0)
     if not pool.size:
         return None
+    if pool.size < FEW_ROWS:
+        return _strip(pool, chosen, title, xlabel, line)
     edges, beyond = _edges(np.concatenate([pool, chosen]))
     subtitle = f"{counted(pool.size, 'row')}, median {np.median(pool):.3g}"
     if chosen.size:
@@ -86,7 +91,10 @@ def histogram(
     axes = figure.subplots()
     scale = 100 / pool.size if chosen.size else 1.0
     axes.stairs(_counts(pool, edges) * scale, edges, fill=True, color=POOL, label="all rows")
-    if chosen.size:
+    if 0 < chosen.size < FEW_ROWS:
+        axes.vlines(chosen, 0, 0.08, color=SELECTED, linewidth=1.8, label="selected rows, one tick each",
+                    transform=axes.get_xaxis_transform(), zorder=3)  # fmt: skip
+    elif chosen.size:
         shares = _counts(chosen, edges) * 100 / chosen.size
         first, last = np.flatnonzero(shares)[[0, -1]]
         part = (shares[first : last + 1], edges[first : last + 2])
@@ -100,6 +108,29 @@ def histogram(
     if len(axes.get_legend_handles_labels()[0]) > 1:
         add_legend(axes)
     axes.margins(x=0.01)
+    return to_png(figure)
+
+
+def _strip(pool: Floats, chosen: Floats, title: str, xlabel: str, line: tuple[float, str] | None) -> bytes:
+    """One point per value; equal values are stacked. The selected ones are drawn once more, below."""
+    subtitle = f"{counted(pool.size, 'row')}, one point each: too few for a histogram; median {np.median(pool):.3g}"
+    figure = new_figure(200 if not chosen.size else 230, title, subtitle)
+    axes = figure.subplots()
+    groups = [("all rows", pool, 1.0, MUTED)] + ([("selected rows", chosen, 0.0, SELECTED)] if chosen.size else [])
+    tallest = 0.0
+    for _, values, y, colour in groups:
+        ordered = np.sort(values)
+        repeats = np.arange(ordered.size) - np.searchsorted(ordered, ordered)
+        tallest = max(tallest, y + 0.2 * float(repeats.max()))
+        axes.scatter(ordered, y + 0.2 * repeats, s=44, c=colour, alpha=0.8, linewidths=0)
+    style_axes(axes, xlabel=xlabel, grid="x")
+    axes.set_yticks([y for _, _, y, _ in groups], labels=[name for name, *_ in groups])
+    axes.margins(x=0.04)
+    axes.set_ylim(groups[-1][2] - 0.5, max(tallest, 1.0) + 0.5)
+    low, high = axes.get_xlim()
+    if line is not None and low <= line[0] <= high:
+        axes.axvline(line[0], color=WARNING, linewidth=1.4, linestyle=(0, (4, 3)), label=label(line[1], 60))
+        add_legend(axes)
     return to_png(figure)
 
 
@@ -132,10 +163,13 @@ def value_bars(
     notes: Mapping[str, str] | None = None,
     colour: str = SELECTED,
     rest: str = "more",
+    hatched: Collection[str] = (),
+    hatched_name: str = "",
 ) -> bytes | None:
     """One bar per name, longest first, its value at the end (and its note); a missing value has no bar.
 
-    Beyond 24 names the rest is one line that says how many (`rest` says of what). None if no value is finite.
+    Bars of the names in `hatched` were not measured; the legend calls them `hatched_name`. Beyond 24 names the rest is
+    one line that says how many (`rest` says of what). None if no value is finite.
     """
     known = {k: v for k, v in values.items() if v is not None and np.isfinite(v)}
     if not known:
@@ -148,13 +182,19 @@ def value_bars(
         measure = number(known[name]) if counts and name in known else f"{known.get(name, 0.0):.3f}"
         texts.append(f"{measure} {(notes or {}).get(name, '')}" if name in known else "no value")
     figure, axes = _bar_axes(shown, title, subtitle, more=len(names) - len(shown), rest=rest)
-    axes.barh(range(len(shown)), [known.get(name, 0.0) for name in shown], 0.66, color=colour)
+    for row, name in enumerate(shown):
+        hollow = {"facecolor": "white", "edgecolor": colour, "hatch": "////"}
+        axes.barh(row, known.get(name, 0.0), 0.66, **(hollow if name in hatched else {"color": colour}))
     for row, (name, text) in enumerate(zip(shown, texts, strict=True)):
         _bar_text(axes, max(known.get(name, 0.0), 0.0), row, text)
     style_axes(axes, xlabel=xlabel, grid="x")
     if counts:
         count_axis(axes.xaxis)
     _room(axes, max(len(text) for text in texts))
+    if any(name in hatched and name in known for name in shown):
+        handles = [axes.barh(0, 0, color=colour, label="measured")]
+        handles.append(axes.barh(0, 0, facecolor="white", edgecolor=colour, hatch="////", label=hatched_name))
+        add_legend(axes, handles=handles)
     return to_png(figure)
 
 

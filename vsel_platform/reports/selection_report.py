@@ -15,27 +15,20 @@ from vsel_platform.reports.data import add_counts, column_values, dataset_summar
 from vsel_platform.reports.map_data import scored_map
 from vsel_platform.reports.pictures import PER_SECTION, Caption, Excerpt, distinct_pictures, excerpts, tiles
 from vsel_platform.reports.plots import TaskBudget
+from vsel_platform.reports.ranking import (
+    RANKING_ROWS,
+    RankedRow,
+    ReasonPlace,
+    first_of_reasons,
+    ranked_rows,
+    reason_places,
+)
 from vsel_platform.reports.style import counted, number
 from vsel_platform.reports.thumbnails import contact_sheet
 
-RANKING_ROWS = 50
 TYPICALITY_LABEL = "typicality [mean cosine to the nearest neighbours in the cluster]"
 # Selections whose rows are chosen by typicality; the plots of others would show what the method never saw.
 TYPICALITY_METHODS = ("presel",)
-
-
-@dataclass(frozen=True, slots=True)
-class RankedRow:
-    """A selected row as the page lists it."""
-
-    rank: int
-    sample_id: str
-    position: int
-    task: str
-    stratum: str
-    reason: str
-    score: float | None
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +55,17 @@ class SelectionReport:
     reasons: dict[str, int]
     tasks: list[TaskBudget]
     ranking: list[RankedRow]
+    places: list[ReasonPlace] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     plots: list[Plot] = field(default_factory=list)
+
+    @property
+    def share_name(self) -> str:
+        """What the weight of a task is a share of: PreSel's reference rows and text rows are set apart first."""
+        if self.method == "presel":
+            return "Share of the image rows left after reference"
+        return "Share of the budget"
 
 
 def selection_report(
@@ -86,7 +87,8 @@ def selection_report(
     reasons: dict[str, int] = {}
     add_counts(reasons, subset["reason"])
     order = subset.take(pc.sort_indices(subset, [("rank", "ascending")]))
-    first, ends = order.slice(0, RANKING_ROWS), _ends(order)
+    places, ends = reason_places(order), _ends(order)
+    first = first_of_reasons(order, places)
     ids = {sample for part in (first, *ends) for sample in part["sample_id"].to_pylist()}
     texts = excerpts(ctx, settings.dataset, ids)
     return SelectionReport(
@@ -101,7 +103,8 @@ def selection_report(
         n_rows=summary.n_distinct if summary else 0,
         reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         tasks=sorted(budgets, key=lambda t: (-t.n_taken, -t.n_total, t.task)),
-        ranking=_ranking(first, texts),
+        ranking=ranked_rows(first, texts),
+        places=places,
         notes=[*notes, *shortfalls(budgets)],
         files=dict(files or {}),
         plots=_plots(ctx, recipe, budgets, subset["sample_id"], ends, texts),
@@ -138,15 +141,6 @@ def _ends(order: pa.Table) -> tuple[pa.Table, pa.Table]:
     scored = order.filter(pc.is_valid(order["score"]))
     rows = scored if scored.num_rows else order
     return rows.slice(0, RANKING_ROWS), rows.slice(max(0, rows.num_rows - RANKING_ROWS))
-
-
-def _ranking(first: pa.Table, texts: dict[str, Excerpt]) -> list[RankedRow]:
-    names = ["rank", "sample_id", "position", "task", "stratum", "reason", "score"]
-    rows = []
-    for row in first.select(names).to_pylist():
-        excerpt = texts.get(row["sample_id"])
-        rows.append(RankedRow(**row, text=excerpt.text(90, 60) if excerpt else ""))
-    return rows
 
 
 def _plots(
@@ -215,7 +209,7 @@ def _ends_sheet(ctx: Context, recipe: str, ends: tuple[pa.Table, pa.Table], text
             ("Last by rank", tiles(ctx, tail, texts)),
         ],
         title=f"Both ends of the ranking of recipe {recipe}",
-        subtitle=f"a smaller budget keeps the first and drops the last; {rows}, each picture once",
+        subtitle=f"a smaller budget keeps about the first rows; here {rows}, each picture once",
     )
 
 

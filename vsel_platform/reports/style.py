@@ -77,10 +77,10 @@ def counted(n: int, noun: str) -> str:
     return f"{number(n)} {noun}" + ("" if n == 1 else "s")
 
 
-def new_figure(height_px: int, title: str, subtitle: str = "") -> Figure:
-    """A figure of 720 x `height_px` pixels with its header; the layout keeps axes below the header."""
+def new_figure(height_px: int, title: str, subtitle: str = "", *, legend_px: int = 0) -> Figure:
+    """A figure of 720 x `height_px` pixels with its header; the layout keeps axes below it and `legend_px` more."""
     figure = Figure(figsize=(WIDTH_PX / DPI, height_px / DPI), dpi=DPI, facecolor=PAPER)
-    top = 1 - (HEADER_PX if subtitle else HEADER_PX - 18) / height_px
+    top = 1 - ((HEADER_PX if subtitle else HEADER_PX - 18) + legend_px) / height_px
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0.004, 0.01, 0.984, top - 0.01)))
     header: dict[str, Any] = {"ha": "left", "va": "top", "family": FONT}
     figure.text(0.014, 1 - 12 / height_px, label(title, 80), size=11.5, weight="bold", color=INK, **header)

@@ -1,7 +1,7 @@
 """Cuts the stream of accepted rows into shards of new content and names their manifest rows."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from vsel_platform.samples.batches import DIGEST_BYTES, SAMPLE_KEY_BYTES, Proces
 from vsel_platform.samples.content import KnownContent
 from vsel_platform.samples.rows import whole_row
 from vsel_platform.samples.sample import QUOTED_CHARACTERS, Reason
+from vsel_platform.samples.tasks import TaskAssigner
 from vsel_platform.tables import TABLES
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ REPEATED = b"the same row stands at an earlier position"
 
 @dataclass(slots=True)
 class Totals:
-    """Counts over a whole ingest."""
+    """Counts over a whole ingest. `untasked` rows are those whose task is the default for want of another."""
 
     accepted: int = 0
     duplicates: int = 0
@@ -34,6 +35,8 @@ class Totals:
     images: int = 0
     new_images: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    tasks: Counter[str] = field(default_factory=Counter)
+    untasked: int = 0
 
 
 @dataclass(slots=True)
@@ -73,12 +76,12 @@ class ShardCutter:
         known: KnownContent,
         known_images: Collection[str],
         sink: "IngestSink",
-        task_name: Callable[[str], str],
+        tasks: TaskAssigner,
     ) -> None:
         self.totals = Totals()
         self.new_shards: list[str] = []
         self._dataset, self._shard_rows, self._sink = dataset, shard_rows, sink
-        self._known, self._task_name = known, task_name
+        self._known, self._tasks = known, tasks
         self._known_images = known_images if isinstance(known_images, set | dict) else set(known_images)
         self._seen_rows: set[bytes] = set()
         self._seen_slots = bytearray(len(known))
@@ -193,7 +196,7 @@ class ShardCutter:
         kept = numbers(decisions.kept, "int64")
         rows = batch.accepted.select(["position", "sample_id", "task_key", "source_id"]).take(kept)
         keys = rows["task_key"].dictionary_encode()
-        tasks = strings([self._task_name(key).encode() for key in keys.dictionary.to_pylist()])
+        tasks = strings([name.encode() for name in self._count_tasks(keys)])
         if any(decisions.own_json):
             pairs = zip(decisions.kept, decisions.own_json, strict=True)
             row_json = strings([_whole_row(batch, index) if is_own else None for index, is_own in pairs])
@@ -207,6 +210,17 @@ class ShardCutter:
             "is_duplicate": booleans(decisions.duplicate),
             "row_json": row_json,
         }
+
+    def _count_tasks(self, keys: Any) -> list[str]:
+        """Task names of the distinct keys of a batch, whose rows are counted."""
+        names = []
+        counts = Counter(keys.indices.to_pylist())
+        for index, key in enumerate(keys.dictionary.to_pylist()):
+            names.append(self._tasks.name(key))
+            self.totals.tasks[names[-1]] += counts[index]
+            if self._tasks.find(key) is None:
+                self.totals.untasked += counts[index]
+        return names
 
     def _flush(self) -> None:
         """Hand over manifest rows, in order, as far as the shards of all rows before them have names."""

@@ -72,6 +72,8 @@ class IngestReport:
     fingerprint: SourceFingerprint
     seconds: float
     files: tuple[str, ...] = field(default=())
+    tasks: dict[str, int] = field(default_factory=dict)
+    n_untasked: int = 0
 
     @property
     def n_rejected(self) -> int:
@@ -80,8 +82,8 @@ class IngestReport:
 
     @property
     def quarantine_rate(self) -> float:
-        """Share of refused rows; 0 for an empty source."""
-        return self.n_rejected / self.n_rows if self.n_rows else 0.0
+        """Share of refused rows."""
+        return self.n_rejected / self.n_rows
 
     def require_quarantine_rate(self, limit: float) -> None:
         """Raise QuarantineLimitError, naming the most frequent reason, if more than `limit` was refused."""
@@ -109,7 +111,8 @@ def ingest(
 
     `known` is extended by the new content. `workers`: processes that parse and validate; None chooses (none
     for small sources), 0 keeps everything in this process. `progress` is called with (rows, bytes read, bytes).
-    Raises DataError if the source is missing, is not text, or changes while it is read. A row never raises.
+    Raises DataError if the source is missing, is not text, has no rows, or changes while it is read. A row never
+    raises.
     """
     started = time.monotonic()
     files = source_files(settings.source)
@@ -122,7 +125,7 @@ def ingest(
         KnownContent() if known is None else known,
         known_images,
         sink,
-        processor.tasks.name,
+        processor.tasks,
     )
     count = _worker_count(size) if workers is None else workers
     n_rows = 0
@@ -135,6 +138,8 @@ def ingest(
     cutter.finish()
     if cheap_fingerprint(files) != cheap:
         raise DataError(f"{settings.source} changed while it was read; run the ingest again")
+    if not n_rows:
+        raise DataError(f"{settings.source} has no rows; check `source` and `format` of dataset {dataset!r}")
     totals = cutter.totals
     return IngestReport(
         n_rows=n_rows,
@@ -150,6 +155,8 @@ def ingest(
         fingerprint=SourceFingerprint(cheap, content_fingerprint(source.digests)),
         seconds=time.monotonic() - started,
         files=tuple(files),
+        tasks=dict(totals.tasks.most_common()),
+        n_untasked=totals.untasked,
     )
 
 

@@ -17,7 +17,7 @@ POSITION_KEY = "unique_idx"
 class TaskAssigner:
     """Names tasks in two steps: `key` needs only the row, `name` also the contents of task files.
 
-    With a column or a rule the key is the task's name already.
+    With a column or a rule the key is the task's name already; it is empty for a row that they do not name.
     """
 
     def __init__(self, settings: TaskSettings) -> None:
@@ -38,21 +38,39 @@ class TaskAssigner:
             value = row.get(settings.column)
             if isinstance(value, str) and value:
                 return value
-            return str(value) if isinstance(value, int) and not isinstance(value, bool) else settings.default
+            return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
         if self._rule is not None and image_paths and (match := self._rule.search(image_paths[0])):
-            return match.group(1) or settings.default
-        return settings.default
+            return match.group(1) or ""
+        return ""
 
     def name(self, key: str) -> str:
-        """Task name of a key; the default for rows that no task file names. Reads the files once.
+        """Task name of a key; the default for rows that nothing names. Reads task files once.
 
         Raises DataError if a task file is broken or two files claim the same row.
         """
+        return self.find(key) or self.settings.default
+
+    def find(self, key: str) -> str | None:
+        """Like `name`, but None for rows that nothing names."""
         if self.settings.files is None:
-            return key
+            return key or None
         if self._by_id is None:
             self._by_id = read_task_files(self.settings.files, self.settings.id_key)
-        return self._by_id.get(key, self.settings.default)
+        return self._by_id.get(key)
+
+
+def untasked_warning(settings: TaskSettings, n_untasked: int, n_rows: int) -> str | None:
+    """What to tell about rows that the project file's source of tasks does not name; None if there is nothing."""
+    if not n_untasked or (settings.column is None and settings.files is None and settings.rule is None):
+        return None
+    if settings.column is not None:
+        what = f"no text or whole number under the key {settings.column!r} (`task.column`)"
+    elif settings.files is not None:
+        what = f"no entry in the task files (matched by {settings.id_key!r})"
+    else:
+        what = f"no image path that the task rule {settings.rule!r} matches"
+    rows = f"all {n_rows:,} rows have" if n_untasked == n_rows else f"{n_untasked:,} of {n_rows:,} rows have"
+    return f"{rows} {what}: their task is {settings.default!r}"
 
 
 def _compile(rule: str) -> re.Pattern[str]:

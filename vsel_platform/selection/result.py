@@ -10,7 +10,7 @@ from vsel_platform.selection.budgets import largest_remainder
 
 @dataclass(frozen=True, slots=True)
 class SelectedRow:
-    """One selected row. Ranks start at 1: a smaller budget would keep the smaller ranks."""
+    """One selected row. Ranks start at 1: a smaller budget keeps about the smaller ranks."""
 
     sample_id: str
     rank: int

@@ -15,6 +15,7 @@ from vsel_platform.storage.files import FileStore
 
 VECTOR_SIGNALS = {
     "image_embeddings": "Embedding of every distinct image under an encoder (LanceDB).",
+    "text_embeddings": "Embedding of every distinct question under a text encoder (LanceDB).",
     "vision_representations": "What the instruction looks at in the image, per row: mean of the attended image tokens "
     "behind the first decoder layer (ScalSelect; LanceDB).",
 }

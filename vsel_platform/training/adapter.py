@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vsel_platform.errors import ModelError
 from vsel_platform.models.quiet import quiet_transformers
 
 WEIGHTS_FILE = "adapter_model.safetensors"
+LOSSES_FILE = "losses.json"
 PROJECTOR = "multi_modal_projector"
 LANGUAGE_MODEL = "model.language_model"
 
@@ -68,8 +70,11 @@ def parameter_groups(model: Any, settings: LoraSettings) -> list[dict[str, Any]]
     return [{**group, "lr": group["base_lr"]} for group in groups]
 
 
-def save_adapter(model: Any, directory: Path, card: str) -> str:
-    """Write the adapter to `directory` (whole or not at all, replacing an older one); sha256 of the weights file."""
+def save_adapter(model: Any, directory: Path, card: str, losses: Sequence[float]) -> str:
+    """Write the adapter to `directory` (whole or not at all, replacing an older one); sha256 of the weights file.
+
+    `losses` are those of the training's steps [nat/token]; six digits of them are kept.
+    """
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -79,6 +84,7 @@ def save_adapter(model: Any, directory: Path, card: str) -> str:
     config = orjson.loads(config_file.read_bytes())
     config_file.write_bytes(orjson.dumps(config, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2))
     (temporary / "README.md").write_text(card, "utf-8")
+    (temporary / LOSSES_FILE).write_bytes(orjson.dumps([float(f"{loss:.6g}") for loss in losses]))
     digest = hashlib.sha256((temporary / WEIGHTS_FILE).read_bytes()).hexdigest()
     shutil.rmtree(directory, ignore_errors=True)
     temporary.rename(directory)

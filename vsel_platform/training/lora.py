@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from vsel_platform.models.scoring import target_nll
 from vsel_platform.models.vlm import ConversationRow, RenderedRow
 from vsel_platform.training.adapter import add_lora, parameter_groups, save_adapter
 from vsel_platform.training.model_card import model_card
-from vsel_platform.training.schedule import learning_rate_factor, step_batches
+from vsel_platform.training.schedule import epoch_means, learning_rate_factor, step_batches
 
 if TYPE_CHECKING:
     import torch
@@ -35,14 +35,17 @@ FEATURE_CACHE_GIB = 4.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a training run did; losses are means over the answer tokens of a step [nat/token]."""
+    """What a training run did; losses are means over the steps of the first and of the last epoch [nat/token].
+
+    The loss of every step lies beside the adapter, in `losses.json`.
+    """
 
     steps: int
     rows: int
     n_skipped: int
     seconds: float
-    first_loss: float
-    last_loss: float
+    first_epoch_loss: float
+    last_epoch_loss: float
     trainable_parameters: int
     adapter_sha256: str
 
@@ -69,14 +72,16 @@ def train_lora(
     on_step: Callable[[int, int], None] | None = None,
     confirm: Callable[[str], None] | None = None,
     feature_cache_gib: float = FEATURE_CACHE_GIB,
+    origin: Mapping[str, str] | None = None,
 ) -> TrainingReport:
-    """Train a LoRA adapter on the answers of `rows` and write it to `out_dir` (safetensors and a model card).
+    """Train a LoRA adapter on the answers of `rows` and write it to `out_dir`: safetensors, model card, losses.
 
     The vision tower stays frozen: its features are computed once per distinct image and kept up to
     `feature_cache_gib`. Rows are taken in an order drawn from the seed and their ids, so the same rows in any order
     give the same adapter; on a CPU, with the same number of threads, to the last byte. Rows without an answer or
     with a broken image are left out and counted. `on_step` gets (steps done, steps in all);
-    `confirm` gets the base model's fingerprint before anything is trained. Raises ModelError if no
+    `confirm` gets the base model's fingerprint before anything is trained; `origin` says in the model card where the
+    rows come from. Raises ModelError if no
     row is left or the loss stops being finite, OutOfMemoryError if one row does not fit, and what `load_vlm` raises.
     """
     start = time.perf_counter()
@@ -89,24 +94,26 @@ def train_lora(
         run = _Run(model, settings, images, base, feature_cache_gib)
         losses = run.train(examples, on_step)
     n_skipped = len(rows) - len(examples) + len(run.skipped)
+    first, last = epoch_means(losses, settings.epochs)
     card = model_card(
         base,
         settings,
         base_fingerprint=model.fingerprint,
         sample_ids=sorted(run.trained),
         n_skipped=n_skipped,
-        first_loss=losses[0],
-        last_loss=losses[-1],
+        first_epoch_loss=first,
+        last_epoch_loss=last,
+        origin=origin or {},
     )
     return TrainingReport(
         steps=len(losses),
         rows=len(run.trained),
         n_skipped=n_skipped,
         seconds=time.perf_counter() - start,
-        first_loss=losses[0],
-        last_loss=losses[-1],
+        first_epoch_loss=first,
+        last_epoch_loss=last,
         trainable_parameters=run.trainable_parameters,
-        adapter_sha256=save_adapter(run.peft_model, out_dir, card),
+        adapter_sha256=save_adapter(run.peft_model, out_dir, card, losses),
     )
 
 

@@ -1,6 +1,6 @@
 """The model card of an adapter: what it was made from, by what, and under which terms it stands."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from vsel_platform.config import LoraSettings, VlmSettings
@@ -14,10 +14,15 @@ def model_card(
     base_fingerprint: str,
     sample_ids: Sequence[str],
     n_skipped: int,
-    first_loss: float,
-    last_loss: float,
+    first_epoch_loss: float,
+    last_epoch_loss: float,
+    origin: Mapping[str, str],
 ) -> str:
-    """README.md of a LoRA adapter; the same training gives the same text."""
+    """README.md of a LoRA adapter; the same training gives the same text.
+
+    `origin`: where the rows come from (data set, recipe, hash of the selection), as label -> text.
+    """
+    source = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in origin.items())
     rows = "\n".join(f"| {name} | {value} |" for name, value in settings.model_dump().items())
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     return f"""---
@@ -34,14 +39,14 @@ tags: [lora, visual-instruction-tuning]
 | fingerprint of the base model | {base_fingerprint} |
 | template | {base.template} |
 | dtype | {base.dtype} |
-| rows trained on | {len(sample_ids)} |
+{source}| rows trained on | {len(sample_ids)} |
 | hash of their ids | {hash_ids(sample_ids)} |
 | rows left out (no answer, broken image) | {n_skipped} |
-| loss of the first step | {first_loss:.4f} nat/token |
-| loss of the last step | {last_loss:.4f} nat/token |
+| mean loss of the first epoch | {first_epoch_loss:.4f} nat/token |
+| mean loss of the last epoch | {last_epoch_loss:.4f} nat/token |
 | trained with | {packages} |
 
-Loss is over answer tokens only, the end token included.
+Loss is over answer tokens only, the end token included; that of every step is in losses.json.
 
 ## Settings
 
@@ -54,3 +59,8 @@ Loss is over answer tokens only, the end token included.
 The adapter only works together with the base model and was trained on the rows named above: the licence of the base
 model and the terms of the training data apply to it.
 """
+
+
+def _cell(text: str) -> str:
+    """A text as one cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())

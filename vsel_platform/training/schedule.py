@@ -1,7 +1,8 @@
 """What is trained when: the order of rows, and the learning rate of every step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -32,3 +33,12 @@ def learning_rate_factor(step: int, *, steps: int, warmup_fraction: float) -> fl
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def epoch_means(losses: Sequence[float], epochs: float) -> tuple[float, float]:
+    """Mean of the losses of the first and of the last epoch; `losses` are those of all steps, in order.
+
+    Each epoch has the same number of steps, to the next whole one; a run of less than one epoch is one.
+    """
+    steps = max(1, math.ceil(len(losses) / max(1.0, epochs)))
+    return fmean(losses[:steps]), fmean(losses[-steps:])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vsel_platform.errors import SelectionError
-from vsel_platform.methods.free2ds_attention import (
+from vsel_platform.signals.relative_attention import (
     aggregate_maps,
     attention_iou,
     chunk_ious,

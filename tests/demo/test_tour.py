@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+from report_store import full_context, publish
+
+from vsel_platform.demo.tour import where_to_look
+from vsel_platform.pipeline.context import Context
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    """The published store, seen through a project with one dataset and one recipe."""
+    full = full_context(tmp_path)
+    project = full.project
+    one = {"datasets": {"shapes": project.datasets["shapes"]}, "recipes": {"typical": project.recipes["typical"]}}
+    return Context(project.model_copy(update=one))
+
+
+def summary(ctx: Context) -> str:
+    return where_to_look(ctx, Path("vsel.yaml"), reselection_s=2, total_s=9)
+
+
+def test_the_summary_says_what_was_learned_and_what_got_worse(ctx):
+    lines = summary(ctx).splitlines()
+    assert "recipe typical: 14 rows selected" in lines
+    assert [line.split() for line in lines if line.startswith("colour")] == [["colour", "100", "0.100", "0.800"]]
+    assert "typical: not learned (no better than the base within 95 %): count." in lines
+    assert any(line.startswith("typical: side: worse, loss 1.500 -> 1.000") for line in lines)
+
+
+def test_the_summary_says_which_selection_the_adapters_are_of(ctx):
+    assert "typical: the adapter was trained on 14 rows of the present selection." in summary(ctx)
+    assert "--train" not in summary(ctx)
+    publish(ctx, "selected_subset", {"recipe": "typical"}, [])
+    assert "typical: the adapter was trained on 14 rows of an earlier state of the selection." in summary(ctx)
+    assert "vsel run --train" in summary(ctx)
+
+
+def test_tasks_that_exact_match_cannot_judge_are_named_once(ctx):
+    rows = [
+        {"model": model, "task": "caption", "n_answers": 60, "exact_match": 0.0, "loss_mean": loss}
+        for model, loss in (("base", 1.255), ("tuned", 1.475))
+    ]
+    publish(ctx, "evaluation", {"recipe": "typical"}, rows)
+    text = summary(ctx)
+    assert text.count("No answer is exact before or after in: caption.") == 1
+    assert "typical: caption: worse, loss 1.255 -> 1.475" in text

@@ -1,0 +1,50 @@
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+
+from vsel_platform.reports.evaluation import TaskComparison
+from vsel_platform.reports.evaluation_plot import MAX_TASKS, evaluation_bars
+from vsel_platform.reports.style import MAX_PNG_BYTES, WARNING
+
+RESULTS = [
+    TaskComparison("good", 150, 0.1, 0.8, 5.0, 1.0),
+    TaskComparison("same", 150, 0.5, 0.52, 1.0, 0.9),
+    TaskComparison("caption", 60, 0.0, 0.0, 1.255, 1.475),
+]
+
+
+def test_every_task_has_its_verdict_and_both_measures(drawn):
+    png = evaluation_bars(RESULTS, title="T")
+    assert png is not None
+    assert len(png) < MAX_PNG_BYTES
+    exact, loss = drawn[0].axes
+    assert [text.get_text() for text in exact.get_yticklabels()] == [
+        "good\nlearned", "same\nnot learned", "caption\nworse"
+    ]  # fmt: skip
+    assert exact.get_xlabel() == "exact match [% of answers]"
+    assert loss.get_xlabel() == "loss [nat/token]"
+    assert exact.get_xlim() == (0, 100)
+    assert [text.get_text() for text in loss.texts] == ["5.00", "1.00", "1.00", "0.90", "1.25", "1.48"]
+    assert any("1 of 3 tasks learned" in t.get_text() and "1 worse" in t.get_text() for t in drawn[0].findobj(Text))
+
+
+def test_a_loss_that_rises_differs_in_more_than_colour(drawn):
+    evaluation_bars(RESULTS, title="T")
+    tuned = drawn[0].axes[1].patches[1::2]
+    assert [bar.get_hatch() for bar in tuned] == [None, None, "////"]
+    assert to_hex(tuned[2].get_edgecolor()) == WARNING
+
+
+def test_the_legend_names_the_interval(drawn):
+    evaluation_bars(RESULTS, title="T")
+    names = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert names == ["base model", "tuned", "tuned: not learned, or loss higher", "95 % interval"]
+
+
+def test_many_tasks_end_with_how_many_are_left(drawn):
+    results = [TaskComparison(f"t{i}", 10, 0.0, 0.5, 1.0, 0.5) for i in range(30)]
+    evaluation_bars(results, title="T")
+    assert drawn[0].axes[0].get_yticklabels()[-1].get_text() == f"({30 - MAX_TASKS} more tasks)"
+
+
+def test_no_rows_are_no_plot():
+    assert evaluation_bars([], title="T") is None

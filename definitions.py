@@ -30,6 +30,7 @@ defs = dg.Definitions(
         signals.reference_model,
         signals.losses,
         selections.presel_scores,
+        selections.clusters,
         *selections.METHOD_SCORES,
         selections.selected_subset,
         training.finetuned_checkpoint,

@@ -29,7 +29,7 @@ def dataset(ctx: Context, dataset: str) -> Metadata:
     )
     counts = {"distinct rows": summary.n_distinct, "repeated rows": summary.n_duplicates, "tasks": len(summary.tasks)}
     numbers = {name: dg.MetadataValue.int(count) for name, count in counts.items()}
-    return numbers | _plots({"rows by task": bars})
+    return _plots({"rows by task": bars}) | numbers
 
 
 def quarantine(ctx: Context, dataset: str) -> Metadata:

@@ -66,10 +66,13 @@ def materialized(
     asset: str | None = None,
     check_results: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult:
-    """What an asset returns: data version, metadata and checks of a stage's result."""
+    """What an asset returns: data version, metadata and checks of a stage's result.
+
+    The UI shows metadata in this order: plots and tables (`extra`) come before counts.
+    """
     return dg.MaterializeResult(
         asset_key=asset,
         data_version=dg.DataVersion(result.data_version or "empty"),
-        metadata=stage_metadata(ctx, result) | dict(extra or {}),
+        metadata=dict(extra or {}) | stage_metadata(ctx, result),
         check_results=list(check_results),
     )

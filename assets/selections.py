@@ -1,5 +1,7 @@
 """Scores of the methods, and the subsets that recipes select with them."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from assets import checks, plots
@@ -16,9 +18,9 @@ from assets.signals import (
 )
 from automation.partitions import dataset_to_recipes, datasets, loaded_project, recipes
 from resources.project import ProjectResource
-from vsel_platform.methods.api import Need, Score
-from vsel_platform.methods.registry import scores_of, used_scores
-from vsel_platform.pipeline import method_scores, scores, selection
+from vsel_platform.methods.api import Need
+from vsel_platform.methods.registry import Composition, scores_of, used_scores
+from vsel_platform.pipeline import clustering, method_scores, scores, selection
 
 GROUP = "selection"
 
@@ -69,13 +71,39 @@ NEEDED: dict[Need, dg.AssetDep] = {
 }
 
 
-def score_asset(score: Score) -> dg.AssetsDefinition:
-    """The asset of a score: a view of the signals that it needs."""
+@dg.asset(
+    deps=[
+        dg.AssetDep("dataset_manifest"),
+        NEEDED["image_embeddings"],
+        NEEDED["vision_representations"],
+    ],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"parquet", "faiss"},
+    code_version=clustering.CLUSTER_CODE,
+    description="Clusters of a dataset's rows, one clustering for all methods that ask for the same space, number and "
+    "seed. No model runs here.",
+    metadata=spec_metadata(clustering.TABLE),
+    check_specs=checks.specs("clusters", clustering.TABLE),
+)
+def clusters(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
+    """Make the clusterings that a dataset's recipes need."""
+    ctx = project.context(context.run_id)
+    result = clustering.run(ctx, context.partition_key)
+    found = checks.results(ctx, "clusters", clustering.TABLE, result.references)
+    return materialized(ctx, result, check_results=found)
+
+
+def score_asset(variants: Sequence[Composition]) -> dg.AssetsDefinition:
+    """The asset of a score, under all options that recipes use: a view of the signals that it needs."""
+    score = variants[0].score
+    needs = sorted({need for variant in variants for need in variant.score_needs})
+    clustered = any(variant.score_clusterings for variant in variants)
     name = method_scores.stage_name(score.name)
 
     @dg.asset(
         name=name,
-        deps=[dg.AssetDep("dataset_manifest"), *(NEEDED[need] for need in sorted(score.needs))],
+        deps=[dg.AssetDep("dataset_manifest"), *(NEEDED[need] for need in needs), *([clusters] if clustered else [])],
         partitions_def=datasets,
         group_name=GROUP,
         kinds={"parquet", "numpy"},
@@ -94,8 +122,8 @@ def score_asset(score: Score) -> dg.AssetsDefinition:
     return scores_of_method
 
 
-def _used_scores() -> dict[str, Score]:
-    return {name: found[0].score for name, found in used_scores(loaded_project()).items()}
+def _used_scores() -> dict[str, list[Composition]]:
+    return used_scores(loaded_project())
 
 
 def _recipes_of(score: str) -> dg.PartitionMapping:
@@ -108,7 +136,7 @@ def _recipes_of(score: str) -> dg.PartitionMapping:
     return dg.StaticPartitionMapping(mapping)
 
 
-METHOD_SCORES = [score_asset(score) for score in _used_scores().values()]
+METHOD_SCORES = [score_asset(variants) for variants in _used_scores().values()]
 
 
 @dg.asset(

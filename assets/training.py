@@ -6,7 +6,7 @@ from assets import checks, plots
 from assets.reporting import materialized, spec_metadata
 from assets.selections import selected_subset
 from assets.signals import RETRY
-from automation.partitions import recipes
+from automation.partitions import recipes_to_trained, trained_recipes
 from resources.compute import ComputeBackend
 from resources.project import ProjectResource
 from vsel_platform.pipeline import training
@@ -15,8 +15,8 @@ GROUP = "training"
 
 
 @dg.asset(
-    deps=[selected_subset],
-    partitions_def=recipes,
+    deps=[dg.AssetDep(selected_subset, partition_mapping=recipes_to_trained())],
+    partitions_def=trained_recipes,
     group_name=GROUP,
     kinds={"pytorch", "huggingface"},
     pool="gpu",
@@ -37,7 +37,7 @@ def finetuned_checkpoint(
 
 @dg.asset(
     deps=[finetuned_checkpoint],
-    partitions_def=recipes,
+    partitions_def=trained_recipes,
     group_name=GROUP,
     kinds={"parquet", "pytorch"},
     pool="gpu",

@@ -25,7 +25,7 @@ _STAGES = {
         "Draws the reference subset of a dataset and trains the reference model on it.",
     ),
     "scores": (
-        ["representation_moments", "presel_scores", *METHOD_SCORES],
+        ["representation_moments", "clusters", "presel_scores", *METHOD_SCORES],
         "Turns stored signals of a dataset into scores; no model runs.",
     ),
     "select": (["selected_subset"], "Selects the rows of a recipe from its scores; no model runs."),

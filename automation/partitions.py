@@ -1,4 +1,4 @@
-"""The three one-dimensional partition sets."""
+"""The one-dimensional partition sets."""
 
 from functools import cache
 
@@ -19,6 +19,10 @@ def loaded_project() -> Project:
 
 datasets = dg.StaticPartitionsDefinition(list(loaded_project().datasets))
 recipes = dg.StaticPartitionsDefinition(list(loaded_project().recipes) or ["none"])
+# A recipe that is not trained has no place here: it would count as missing for ever.
+trained_recipes = dg.StaticPartitionsDefinition(
+    [name for name, recipe in loaded_project().recipes.items() if recipe.train] or ["none"]
+)
 shards = dg.DynamicPartitionsDefinition(name=SHARDS)
 
 
@@ -28,3 +32,9 @@ def dataset_to_recipes() -> dg.PartitionMapping:
     for name, recipe in loaded_project().recipes.items():
         mapping[recipe.dataset].append(name)
     return dg.StaticPartitionMapping({dataset: set(names) for dataset, names in mapping.items() if names})
+
+
+def recipes_to_trained() -> dg.PartitionMapping:
+    """Each checkpoint depends on the selection of its own recipe."""
+    recipes_that_train = (name for name, recipe in loaded_project().recipes.items() if recipe.train)
+    return dg.StaticPartitionMapping({name: name for name in recipes_that_train})

@@ -63,7 +63,7 @@ def drive(
 
 
 def materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step, log: Callable[[str], object]) -> None:
-    """Materialize one partition in a run of its stage's job. Raises VselError with the run's first error if it fails."""
+    """Materialize one partition in a run of its stage's job. Raises VselError with the run's first error."""
     from automation.jobs import stage_job
 
     start = time.monotonic()

@@ -32,20 +32,18 @@ for key in sorted(graph.get_all_asset_keys(), key=str):
         "checks": sorted(check.name for check in node.check_keys),
     }
 heavy = [name for name in %r if name in sys.modules]
-jobs = sorted(job.name for job in defs.jobs)
+jobs = {job.name: bool(defs.resolve_job_def(job.name).description) for job in defs.jobs}
 sensors = sorted(s.name for s in defs.sensors)
 schedules = sorted(s.name for s in defs.schedules)
 print(json.dumps({"seconds": seconds, "heavy": heavy,
-                  "snapshot": {"assets": specs, "jobs": jobs, "sensors": sensors, "schedules": schedules}}))
+                  "described_jobs": jobs,
+                  "snapshot": {"assets": specs, "jobs": sorted(jobs), "sensors": sensors, "schedules": schedules}}))
 """
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("project")
+def load(directory: Path, recipes: str) -> dict:
     (directory / "vsel.yaml").write_text(
-        "name: p\ndatasets: {a: {source: a.json}, b: {source: b.json}}\n"
-        "recipes: {presel_a: {dataset: a}, random_b: {dataset: b, method: random}}\n"
+        f"name: p\ndatasets: {{a: {{source: a.json}}, b: {{source: b.json}}}}\nrecipes: {recipes}\n"
     )
     environment = os.environ | {
         "VSEL_PROJECT": str(directory / "vsel.yaml"),
@@ -56,6 +54,12 @@ def loaded(tmp_path_factory):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    recipes = "{presel_a: {dataset: a}, random_b: {dataset: b, method: random, train: false}}"
+    return load(tmp_path_factory.mktemp("project"), recipes)
 
 
 def test_loading_imports_no_heavy_library(loaded):
@@ -75,3 +79,16 @@ def test_every_asset_has_group_kinds_and_a_description(loaded):
         assert spec["group"] != "default", name
         assert spec["kinds"], name
         assert spec["described"], name
+
+
+def test_only_recipes_that_train_are_partitions_of_the_training(loaded, tmp_path):
+    """A recipe with `train: false` would count as missing for ever."""
+    assets = loaded["snapshot"]["assets"]
+    assert assets["selected_subset"]["partitions"] == "StaticPartitionsDefinition:['presel_a', 'random_b']"
+    assert assets["finetuned_checkpoint"]["partitions"] == "StaticPartitionsDefinition:['presel_a']"
+    untrained = load(tmp_path, "{presel_a: {dataset: a, train: false}}")["snapshot"]["assets"]
+    assert untrained["evaluation"]["partitions"] == "StaticPartitionsDefinition:['none']"
+
+
+def test_every_job_has_a_description(loaded):
+    assert all(loaded["described_jobs"].values()), loaded["described_jobs"]

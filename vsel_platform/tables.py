@@ -238,6 +238,17 @@ _SPECS = (
         ),
     ),
     TableSpec(
+        "clusters",
+        "Clusters of a dataset's rows in a space of vectors, shared by the methods that ask for the same.",
+        ("dataset", "clustering"),
+        ("sample_id",),
+        (
+            SAMPLE_ID,
+            Column("cluster", "int32", "Cluster; NULL without a vector.", "", True),
+            Column("cosine", "float64", "Cosine to the cluster's centroid; NULL without a vector.", "cosine", True),
+        ),
+    ),
+    TableSpec(
         "method_scores",
         "Scores of every row of a dataset under a score and its options; the score's own values are in `details`.",
         ("dataset", "score", "variant"),

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.config import pg_config
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.utils import make_new_run_id
+from dagster._daemon.types import DaemonHeartbeat
 from dagster_postgres.utils import pg_url_from_config
 
 from automation.instance import (
@@ -24,6 +26,7 @@ from automation.instance import (
     fail_runs_of_dead_drivers,
     main,
     prepare_home,
+    refuse_second_daemon,
     settings_file,
 )
 from vsel_platform.errors import ConfigError
@@ -128,6 +131,45 @@ def test_the_module_says_what_is_wrong_without_a_traceback(
     monkeypatch.setenv("DAGSTER_HOME", "relative")
     assert main([]) == ConfigError.exit_code
     assert capsys.readouterr().err.startswith("DAGSTER_HOME=relative is relative")
+
+
+def test_the_home_is_never_guessed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    assert main([]) == ConfigError.exit_code
+    assert capsys.readouterr().err.startswith("DAGSTER_HOME is not set")
+
+
+def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file/home cannot be made .* set DAGSTER_HOME"):
+        prepare_home(ROOT, tmp_path / "file" / "home")
+
+
+@pytest.mark.parametrize(
+    ("age_s", "ended_s_ago", "refused"), [(5, None, True), (5, 60, True), (5, 2, False), (300, None, False)]
+)
+def test_a_daemon_is_alive_while_it_gives_signs_of_life(age_s: float, ended_s_ago: float | None, refused: bool) -> None:
+    now = time.time()
+    with DagsterInstance.local_temp() as instance:
+        refuse_second_daemon(instance, 0)
+        instance.add_daemon_heartbeat(DaemonHeartbeat(now - age_s, "SENSOR", "1"))
+        since = 0.0 if ended_s_ago is None else now - ended_s_ago
+        if refused:
+            with pytest.raises(ConfigError, match=r"a Dagster daemon already works on the instance in .*5 s ago"):
+                refuse_second_daemon(instance, since)
+        else:
+            refuse_second_daemon(instance, since)
+
+
+def test_the_module_refuses_a_second_daemon_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(prepare_home(ROOT, tmp_path)))
+    with DagsterInstance.get() as instance:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "1"))
+    assert main([]) == 0
+    assert main(["--refuse-daemon-since=0"]) == ConfigError.exit_code
+    assert "already works" in capsys.readouterr().err
 
 
 def test_dagster_loads_the_sqlite_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,9 @@ def test_missing_stages_are_requested_one_after_the_other(deployment):
             ("dataset_manifest", "shapes")
         ]
         assert requests[0].tags[".dagster/vsel_target"] == "dataset_manifest:shapes"
+        assert requests[0].job_name == "ingest"
         assert run.drive(instance, ["random"], train=False, log=lambda _: None) == 2
+        assert [r.job_name for r in instance.get_runs()] == ["select", "ingest"]
         requests, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
         assert not requests
         assert "every selection is current" in skips[0].skip_message
@@ -117,6 +119,31 @@ def test_failed_check_blocks_the_selection_in_another_run(deployment):
         assert "quarantine_rate" in skips[0].skip_message
         write_rows(directory, small_rows())
         run.drive(instance, ["random"], train=False, log=lambda _: None)
+
+
+def test_nothing_that_trains_is_a_target_of_automation(deployment):
+    _, defs, sensors, _ = deployment
+    targets = {job.name for sensor in sensors.ALL for job in sensor.jobs}
+    assert targets == {"ingest", "signals", "reference", "scores", "select"}
+    assert {schedule.job.name for schedule in defs.schedules} == {"reselect", "maintenance"}
+
+
+def test_the_drive_of_all_recipes_trains_only_in_the_demo(deployment, monkeypatch):
+    _, defs, _, run = deployment
+    asked = []
+    monkeypatch.setattr(run, "drive", lambda instance, recipes, *, train, log: asked.append((recipes, train)))
+    for name in ("reselect", "demo"):
+        assert defs.resolve_job_def(name).execute_in_process().success
+    assert asked == [([], False), ([], True)]
+
+
+def test_rows_without_a_task_are_told_by_the_run(deployment):
+    directory, _, _, run = deployment
+    lines = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        write_rows(directory, [*small_rows(), {**row(720), "task": None}])
+        run.drive(instance, ["random"], train=False, log=lines.append)
+    assert [line for line in lines if line.startswith("warning: 1 of 97 rows have no text")]
 
 
 def test_automation_can_be_switched_off(deployment, monkeypatch):

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_store import N_IMAGES, NO_ENTROPY, SHARDS, contents, publish, rows_of, sha
+from report_store import N_IMAGES, NO_ENTROPY, SHARDS, TASKS, contents, publish, rows_of, sha
 
 from vsel_platform.reports.data import (
     column_values,
@@ -14,7 +14,7 @@ from vsel_platform.reports.data import (
     relevance_of_shard,
     scores_pointer,
     smallest,
-    task_importance,
+    task_difficulty,
 )
 
 
@@ -22,7 +22,7 @@ def test_a_store_without_tables_has_nothing_to_report(empty):
     assert dataset_summary(empty, "shapes") is None
     assert quarantine_summary(empty, "shapes", 5) is None
     assert scores_pointer(empty, "shapes", "default") is None
-    assert task_importance(empty, "shapes", "default") == []
+    assert task_difficulty(empty, "shapes", "default") == []
     assert relevance_of_shard(empty, "one") == {}
 
 
@@ -107,7 +107,7 @@ def test_typicality_of_the_selection_is_part_of_the_pool(ctx):
     assert column_values(ctx, scores, "typicality")[1].size == 0
 
 
-def test_task_importance_keeps_tasks_without_a_value(ctx):
-    found = {row.task: row.difficulty for row in task_importance(ctx, "shapes", "default")}
-    assert found["colour"] == 0.5
-    assert found["text"] is None
+def test_task_difficulty_keeps_tasks_without_a_value_and_says_which_are_measured(ctx):
+    found = {row.task: (row.difficulty, row.is_measured) for row in task_difficulty(ctx, "shapes", "default")}
+    # With fewer than PreSel's `min_reference_rows` (3) the value is the mean of the other tasks.
+    assert found == {TASKS[0]: (0.5, True), TASKS[1]: (0.75, True), TASKS[2]: (1.0, False), "text": (None, False)}

@@ -8,8 +8,10 @@ from report_store import NASTY
 
 from vsel_platform.reports.html import selection_page
 from vsel_platform.reports.plots import TaskBudget
-from vsel_platform.reports.selection_report import Plot, RankedRow, SelectionReport
+from vsel_platform.reports.ranking import RankedRow, ReasonPlace
+from vsel_platform.reports.selection_report import Plot, SelectionReport
 
+REASONS = ("reference", NASTY)
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -45,7 +47,9 @@ class Page(HTMLParser):
 
 def report(**changes) -> SelectionReport:
     ranking = [
-        RankedRow(i, "ab" * 32, 10 * i, f"task {NASTY}", "image", NASTY, None if i == 1 else 0.5, f"text {NASTY}")
+        RankedRow(
+            i, "ab" * 32, 10 * i, f"task {NASTY}", "image", REASONS[i > 5], None if i <= 5 else 0.5, f"text {NASTY}"
+        )
         for i in range(1, 51)
     ]
     plain = SelectionReport(
@@ -61,6 +65,7 @@ def report(**changes) -> SelectionReport:
         reasons={NASTY: 1500},
         tasks=[TaskBudget(NASTY, 10, 2, 5, 4, 0.25, None), TaskBudget("count", 4000, 0, 9, 9, 0.75, 0.5)],
         ranking=ranking,
+        places=[ReasonPlace("reference", 245, 1, 245, False), ReasonPlace(NASTY, 45, 246, 290, True)],
         notes=[NASTY],
         files={"Manifest": "manifest.json", "Training file": 'a "file"&.json'},
         plots=[Plot("budgets", b"\x89PNG one"), Plot(f'map" {NASTY}', b"\x89PNG two")],
@@ -75,7 +80,7 @@ def page() -> Page:
 
 def test_data_is_never_markup(page):
     assert page.count("script") == 0
-    assert sum(NASTY in text for text in page.texts) >= 50 * 3
+    assert sum(NASTY in text for text in page.texts) >= 50 * 2 + 3
 
 
 def test_nothing_is_loaded_from_anywhere(page):
@@ -89,8 +94,20 @@ def test_nothing_is_loaded_from_anywhere(page):
 
 
 def test_every_row_of_tasks_ranking_and_files_is_there(page):
-    assert page.count("tr") == (1 + 2) + (1 + 2) + (1 + 50)
+    assert page.count("tr") == (1 + 2) + (1 + 2) + (1 + 2 + 50)
     assert {"12", "4,000", "75.0%", "–"} <= set(page.texts)
+
+
+def test_every_reason_says_where_its_rows_stand(page):
+    assert "Ranks 1 to 245 are reference rows, none with a score." in page.texts
+    assert f"Ranks 246 to 290 are {NASTY} rows." in page.texts
+
+
+def test_tasks_have_totals_with_reference_and_a_named_share(page):
+    assert {"With reference", "Share of the image rows left after reference"} <= set(page.texts)
+    cells = page.texts[page.texts.index("With reference") :]
+    assert cells[cells.index(NASTY) : cells.index("count")].count("6") == 1
+    assert "Share of the budget" in Page(selection_page(report(method="random"))).texts
 
 
 def test_links_are_relative_file_names(page):

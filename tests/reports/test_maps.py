@@ -52,7 +52,11 @@ def test_fewer_than_three_usable_vectors_are_no_map(vectors):
     assert embedding_map(vectors, ["t"] * len(vectors), title="T") is None
 
 
-def test_map_names_tasks_and_the_selection(drawn):
+def points(axes) -> int:
+    return sum(len(collection.get_offsets()) for collection in axes.collections)
+
+
+def test_every_task_has_a_panel_that_shows_all_images_and_its_selected_ones(drawn):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(300, 8))
     vectors[7] = np.nan
@@ -60,20 +64,42 @@ def test_map_names_tasks_and_the_selection(drawn):
     png = embedding_map(vectors, tasks, np.arange(300) < 30, title="T", sampled=True)
     assert png is not None
     assert len(png) < MAX_PNG_BYTES
-    assert Image.open(io.BytesIO(png)).size == (720, 500)
+    assert Image.open(io.BytesIO(png)).width == 720
     shown = texts(drawn[0])
-    assert {r"\$count", "colour", "selected"} <= shown
-    assert any(t.startswith("a fixed sample of 299 images, 29 of them selected") for t in shown)
+    assert {r"\$count: 19 of 199 images", "colour: 10 of 100 images", "selected", "not selected"} <= shown
+    assert [points(axes) for axes in drawn[0].axes] == [299, 299]
+
+
+def test_the_map_says_how_little_of_the_variance_it_shows(drawn):
+    vectors = np.random.default_rng(0).normal(size=(300, 40))
+    share = sum(principal_plane(vectors)[1])
+    embedding_map(vectors, ["t"] * 300, title="T")
+    assert f"300 images; a rough view: two components hold {share:.0%} of the variance" in texts(drawn[0])
+
+
+def test_rows_that_were_not_selected_are_visible_on_white(drawn):
+    embedding_map(np.random.default_rng(0).normal(size=(30, 8)), ["t"] * 30, [True] + [False] * 29, title="T")
+    _, quiet, loud, *_ = drawn[0].axes[0].collections
+    assert [len(c.get_offsets()) for c in (quiet, loud)] == [29, 1]
+    red, green, blue, alpha = quiet.get_facecolor()[0]
+    luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+    assert alpha == 1
+    assert 1.05 / (luminance + 0.05) > 3
 
 
 def test_without_a_selection_nothing_is_called_selected(drawn):
     embedding_map(np.random.default_rng(0).normal(size=(30, 8)), ["t"] * 30, title="T")
-    assert "selected" not in texts(drawn[0])
+    assert not any("selected" in text for text in texts(drawn[0]))
 
 
-def test_tasks_beyond_the_palette_are_one_group(drawn):
+def test_tasks_beyond_the_panels_are_one_group(drawn):
     tasks = [f"task {i % 30:02}" for i in range(300)]
     embedding_map(np.random.default_rng(0).normal(size=(300, 4)), tasks, title="T")
-    assert "(21 more tasks)" in texts(drawn[0])
-    points = sum(len(c.get_offsets()) for c in drawn[0].axes[0].collections)
-    assert points == 300
+    assert "(19 more tasks): 190 images" in texts(drawn[0])
+    assert [points(axes) for axes in drawn[0].axes] == [300] * 12
+
+
+@pytest.mark.parametrize("n_tasks", range(1, 13))
+def test_any_number_of_panels_fits(n_tasks):
+    tasks = [f"task {i % n_tasks}" for i in range(48)]
+    assert embedding_map(np.random.default_rng(0).normal(size=(48, 4)), tasks, title="T") is not None

@@ -28,9 +28,9 @@ def check(png: bytes | None) -> Image.Image:
 
 
 def test_histogram_leaves_out_what_is_not_finite_and_says_how_many_rows(drawn):
-    check(plots.histogram([0.1, 0.5, None, np.nan, np.inf], title="T", xlabel="cosine"))
-    assert "3 rows, median 0.3" not in texts(drawn[0])
-    assert "2 rows, median 0.3" in texts(drawn[0])
+    check(plots.histogram([0.1, 0.5, None, np.nan, np.inf] * 10, title="T", xlabel="cosine"))
+    assert "30 rows, median 0.3" not in texts(drawn[0])
+    assert "20 rows, median 0.3" in texts(drawn[0])
     assert {"T", "cosine", "rows"} <= set(texts(drawn[0]))
 
 
@@ -53,7 +53,26 @@ def test_histogram_is_not_squeezed_by_a_few_extreme_values(drawn):
 def test_histogram_names_its_line_only_where_it_is_in_view(drawn):
     for position in (0.5, 7.0):
         check(plots.histogram([0.0, 1.0], title="T", xlabel="x", line=(position, "no help")))
-    assert ["no help" in texts(figure) for figure in drawn] == [True, False]
+        check(plots.histogram([0.0, 1.0] * 20, title="T", xlabel="x", line=(position, "no help")))
+    assert ["no help" in texts(figure) for figure in drawn] == [True, True, False, False]
+
+
+def test_few_rows_are_points_not_blocks(drawn):
+    check(plots.histogram([0.3, 0.3, 0.9], [0.9], title="T", xlabel="x"))
+    strip = drawn[0].axes[0]
+    assert not strip.patches
+    assert [c.get_offsets()[:, 0].tolist() for c in strip.collections] == [[0.3, 0.3, 0.9], [0.9]]
+    heights = strip.collections[0].get_offsets()[:, 1]
+    assert heights[0] < heights[1]
+    assert any("3 rows, one point each" in text for text in texts(drawn[0]))
+
+
+def test_few_selected_rows_are_ticks_on_the_histogram(drawn):
+    check(plots.histogram(np.linspace(0, 1, 100), [0.2, 0.8], title="T", xlabel="x"))
+    ticks = drawn[0].axes[0].collections[0]
+    assert [segment[0][0] for segment in ticks.get_segments()] == [0.2, 0.8]
+    assert len(drawn[0].axes[0].patches) == 1
+    assert "selected rows, one tick each" in texts(drawn[0])
 
 
 @settings(deadline=None, max_examples=20)
@@ -89,6 +108,17 @@ def test_a_missing_value_has_a_name_but_no_bar(drawn):
     check(plots.value_bars({"known": 0.5, "unknown": None}, notes={"known": "(n)"}, title="T", xlabel="x"))
     assert bar_labels(drawn[0]) == ["known", "unknown"]
     assert {"0.500 (n)", "no value"} <= set(texts(drawn[0]))
+
+
+def test_bars_that_were_not_measured_are_hatched_and_explained(drawn):
+    values = {"measured": 0.5, "guessed": 0.4, "unknown": None}
+    check(
+        plots.value_bars(values, title="T", xlabel="x", hatched={"guessed", "unknown"}, hatched_name="mean of others")
+    )
+    assert [bar.get_hatch() for bar in drawn[0].axes[0].patches[:2]] == [None, "////"]
+    assert "mean of others" in texts(drawn[0])
+    check(plots.value_bars(values, title="T", xlabel="x", hatched={"unknown"}, hatched_name="mean of others"))
+    assert "mean of others" not in texts(drawn[1])
 
 
 def test_many_bars_end_with_how_many_are_left(drawn):

@@ -19,7 +19,7 @@ Settings = Callable[..., DatasetSettings]
 def cut(settings: DatasetSettings, sink: Any, *, batch_bytes: int = 1 << 20, known: Any = None) -> ShardCutter:
     processor = BatchProcessor(settings)
     cutter = ShardCutter(
-        "d", settings.shard_rows, KnownContent() if known is None else known, (), sink, processor.tasks.name
+        "d", settings.shard_rows, KnownContent() if known is None else known, (), sink, processor.tasks
     )
     for batch in SourceReader([settings.source], batch_bytes=batch_bytes).batches():
         cutter.add(processor.process(batch))

@@ -249,9 +249,23 @@ def test_progress_reaches_the_end(make_settings: Settings, make_row: Any, sink: 
     assert 0 < calls[-1][1] <= calls[-1][2] == Path(settings.source).stat().st_size
 
 
-def test_an_empty_source_is_an_empty_manifest(make_settings: Settings, sink: Any) -> None:
-    report = ingest(make_settings([]), sink, dataset="d")
-    assert (report.n_rows, report.quarantine_rate, sink.manifests, sink.shards) == (0, 0.0, [], {})
+@pytest.mark.parametrize("text", ["[]", "", "\n \n"])
+def test_a_source_without_rows_is_an_error(make_settings: Settings, sink: Any, text: str) -> None:
+    settings = make_settings([])
+    Path(settings.source).write_text(text)
+    with pytest.raises(DataError, match="has no rows; check `source` and `format` of dataset 'd'"):
+        ingest(settings, sink, dataset="d")
+    assert not sink.manifests
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_are_counted_by_task_and_those_without_one_too(
+    make_settings: Settings, make_row: Any, sink: Any, workers: int
+) -> None:
+    rows = [*({**make_row(i), "kind": "vqa"} for i in range(3)), {**make_row(3), "kind": "default"}, make_row(4)]
+    settings = make_settings(rows).model_copy(update={"task": TaskSettings(column="kind")})
+    report = ingest(settings, sink, dataset="d", workers=workers)
+    assert (report.tasks, report.n_untasked) == ({"vqa": 3, "default": 2}, 1)
 
 
 def test_too_many_refused_rows_are_an_error_that_names_the_reason(

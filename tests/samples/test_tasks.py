@@ -8,7 +8,7 @@ import pytest
 
 from vsel_platform.config import TaskSettings
 from vsel_platform.errors import ConfigError, DataError
-from vsel_platform.samples.tasks import TaskAssigner, read_task_files
+from vsel_platform.samples.tasks import TaskAssigner, read_task_files, untasked_warning
 
 
 def task(settings: TaskSettings, row: dict[str, Any], image: str | None = None, position: int = 0) -> str:
@@ -91,3 +91,25 @@ def test_a_broken_task_file_is_an_error(tmp_path: Path) -> None:
     path.write_text('[{"id": 1}, {"id"')
     with pytest.raises(DataError, match=r"one\.json, row 1: invalid_json"):
         read_task_files({"one": str(path)}, "id")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (TaskSettings(column="kind"), "under the key 'kind' (`task.column`): their task is 'default'"),
+        (TaskSettings(files={"one": "one.json"}), "no entry in the task files (matched by 'unique_idx')"),
+        (TaskSettings(rule="(a)", default="other"), "no image path that the task rule '(a)' matches"),
+    ],
+)
+def test_rows_that_nothing_names_are_told(settings: TaskSettings, words: str) -> None:
+    warning = untasked_warning(settings, 4, 4)
+    assert warning is not None
+    assert warning.startswith("all 4 rows have no ")
+    assert words in warning
+    assert untasked_warning(settings, 0, 4) is None
+
+
+def test_a_default_that_is_named_expects_some_rows_without_a_task() -> None:
+    assert untasked_warning(TaskSettings(column="kind", default="text"), 3, 4) is None
+    assert "3 of 4 rows have no" in str(untasked_warning(TaskSettings(column="kind"), 3, 4))
+    assert untasked_warning(TaskSettings(), 4, 4) is None

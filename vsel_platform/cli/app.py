@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from vsel_platform import __version__
 from vsel_platform.config import Project
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline.context import Context, ProgressCallback
@@ -25,13 +26,32 @@ app = typer.Typer(
 
 ProjectOption = Annotated[
     Path,
-    typer.Option("--project", "-p", envvar="VSEL_PROJECT", help="Project file.", show_default="vsel.yaml"),
+    typer.Option(
+        "--project",
+        "-p",
+        envvar="VSEL_PROJECT",
+        help="Project file; where there is no vsel.yaml, demo/vsel.yaml is taken if it is there.",
+        show_default="vsel.yaml",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 DEFAULT_PROJECT = Path("vsel.yaml")
-
-
 DEMO_PROJECT = Path("demo/vsel.yaml")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vsel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of `vsel` itself."""
 
 
 def has_project(path: Path) -> bool:

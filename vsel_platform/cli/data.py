@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from vsel_platform.cli.app import (
     DEFAULT_PROJECT,
@@ -16,6 +15,7 @@ from vsel_platform.cli.app import (
     print_json,
     say,
 )
+from vsel_platform.cli.show import HIDDEN, project_yaml, yaml_text
 from vsel_platform.errors import ConfigError
 
 config_app = typer.Typer(no_args_is_help=True, help="Look at the project file.")
@@ -73,22 +73,14 @@ def init(
     say(f"wrote {path}; next: vsel check")
 
 
-def yaml_text(value: str) -> str:
-    """A text as a YAML scalar on one line, quoted where it has to be."""
-    return yaml.safe_dump(value, width=10_000, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
-
-
 @config_app.command("show", epilog="Example: vsel config show --json | jq .recipes")
 def config_show(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -> None:
-    """Print every setting, defaults included, and mark those that the project file sets."""
+    """Print every setting as a project file; what differs from the default has the default beside it."""
     loaded = open_project(project)
     if json:
-        print_json(loaded.model_dump(mode="json"))
-        return
-    say("# values that the project file sets; everything else is a default")
-    say(yaml.safe_dump(loaded.model_dump(mode="json", exclude_unset=True), sort_keys=False))
-    say("# all values")
-    say(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False))
+        print_json(loaded.model_dump(mode="json", exclude=HIDDEN))
+    else:
+        say(project_yaml(loaded))
 
 
 @app.command(epilog="Example: vsel check train")

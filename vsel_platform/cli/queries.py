@@ -1,7 +1,7 @@
 """Commands that read the store: sql, lineage, doctor, gc."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,18 +28,22 @@ def sql(
     seconds: Annotated[float, typer.Option(help="Time limit [s].")] = 30,
     memory_mib: Annotated[int, typer.Option(help="Memory limit [MiB].")] = 1024,
     json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
     """Query every table of the store: read-only, one SELECT at a time."""
-    from vsel_platform.cli.sql_shell import print_result, shell
+    from vsel_platform.cli.sql_shell import Form, print_result, shell
     from vsel_platform.selection.manifest import read_manifest
     from vsel_platform.storage.sql import QueryLimits, run_query
 
+    if json and csv:
+        raise QueryError("give --json or --csv, not both")
+    form: Form = "json" if json else "csv" if csv else "table"
     store = open_context(project).store
     limits = QueryLimits(memory_mib=memory_mib, rows=rows, seconds=seconds)
     seen = read_manifest(manifest) if manifest else None
 
     def run(text: str) -> None:
-        print_result(run_query(store, text, limits=limits, as_of=as_of, manifest=seen), json=json)
+        print_result(run_query(store, text, limits=limits, as_of=as_of, manifest=seen), form)
 
     if query is not None:
         run(query)
@@ -73,7 +77,8 @@ def doctor(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -
     loaded = open_project(project)
     findings = diagnose(loaded.store_root)
     for model in used_models(loaded, list(loaded.recipes), train=True):
-        findings.append(Finding(model.key, "ok" if model.available else "warn", model.to_text()))
+        status: Literal["ok", "warn"] = "ok" if model.available else "warn"
+        findings.append(Finding(model.key, status, f"{model.model}: {model.detail}", model.advice))
     if json:
         print_json([{"check": f.check, "status": f.status, "detail": f.detail, "advice": f.advice} for f in findings])
     else:

@@ -18,7 +18,7 @@ from vsel_platform.cli.app import (
     say,
 )
 from vsel_platform.cli.progress import console_progress
-from vsel_platform.errors import VerificationError
+from vsel_platform.errors import SelectionError, VerificationError
 
 RecipeArgument = Annotated[str, typer.Argument(help="Recipe of the project file.")]
 
@@ -105,8 +105,20 @@ def explain(
 ) -> None:
     """Say why a row is in or out, and what would change it."""
     from vsel_platform.pipeline.explain import explain_row
+    from vsel_platform.pipeline.refused import refused_rows
 
-    explanation = explain_row(open_context(project), recipe, row)
+    ctx = open_context(project)
+    try:
+        explanation = explain_row(ctx, recipe, row)
+    except SelectionError:
+        refused = refused_rows(ctx, ctx.project.recipe(recipe).dataset, row)
+        if not refused:
+            raise
+        if json:
+            print_json({"recipe": recipe, "selected": False, "quarantine": [asdict(found) for found in refused]})
+        else:
+            say("\n".join(found.to_text() for found in refused))
+        return
     if json:
         print_json(explanation.to_dict())
     else:

@@ -73,6 +73,12 @@ recipes:
   scalselect_15: {{dataset: {dataset}, method: scalselect, budget: {{percent: 15}}, seed: {seed}, train: false}}
   free2ds_15: {{dataset: {dataset}, method: free2ds, budget: {{percent: 15}}, seed: {seed}, train: false}}
   visnec_15: {{dataset: {dataset}, method: visnec, budget: {{percent: 15}}, seed: {seed}, train: false}}
+  magic_15: {{dataset: {dataset}, method: magic, budget: {{percent: 15}}, seed: {seed}, train: false}}
+  ccs_15: {{dataset: {dataset}, method: ccs, budget: {{percent: 15}}, seed: {seed}, train: false}}
+  semdedup_15: {{dataset: {dataset}, method: semdedup, budget: {{percent: 15}}, seed: {seed}, train: false}}
+  coincide_15: {{dataset: {dataset}, method: coincide, budget: {{percent: 15}}, seed: {seed}, train: false}}
+  prism_15: {{dataset: {dataset}, method: prism, budget: {{percent: 15}}, seed: {seed}, train: false}}
+  d2_15: {{dataset: {dataset}, method: d2, budget: {{percent: 15}}, seed: {seed}, train: false}}
   perplexity_15: {{dataset: {dataset}, method: perplexity, budget: {{percent: 15}}, seed: {seed}, train: false}}
   random_15:
     dataset: {dataset}

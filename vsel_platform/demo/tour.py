@@ -11,7 +11,8 @@ def where_to_look(ctx: Context, project: Path, *, reselection_s: float, total_s:
     """Summary of the demo: what was selected, what was learned, what the new rows cost, where to go on."""
     lines = ["", *_counts(ctx), "", *_learned(ctx), ""]
     lines.append(f"reselection after the new rows: {reselection_s:.0f} s; the whole demo: {total_s:.0f} s")
-    option = "" if project.parent.name == "demo" and project.parent.parent == Path.cwd() else f" -p {project}"
+    is_here = project.parent == Path.cwd() / "demo"
+    option, folder = ("", "demo") if is_here else (f" -p {project}", project.parent)
     recipe = next(iter(ctx.project.recipes))
     lines += [
         "",
@@ -19,8 +20,8 @@ def where_to_look(ctx: Context, project: Path, *, reselection_s: float, total_s:
         "  make ui                                  the Dagster UI: assets, lineage, plots, runs",
         f'  vsel sql{option} "from selected_subset select task, count(*) group by all"',
         f"  vsel explain{option} position:0 -r {recipe}   why a row is in or out",
-        f"  vsel export{option} {recipe} --to selected.json --manifest manifest.json",
-        "  vsel verify manifest.json --data selected.json",
+        f"  vsel export{option} {recipe} --to {folder}/selected.json --manifest {folder}/manifest.json",
+        f"  vsel verify {folder}/manifest.json --data {folder}/selected.json",
         f"  vsel lineage{option} selected_subset/recipe={recipe}",
     ]
     return "\n".join(lines)

@@ -33,6 +33,39 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Space = Literal["image_embeddings", "vision_representations"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clustering:
+    """k-means of the rows' vectors in a space, each divided by its length; equal ones are computed once.
+
+    n_clusters: 0 takes the square root of the number of rows.
+    """
+
+    space: Space = "image_embeddings"
+    n_clusters: int = 0
+    seed: int = 12345
+
+    @property
+    def name(self) -> str:
+        """Name of the clustering in the table `clusters`."""
+        return f"{self.space}-{self.n_clusters}-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """Cluster of every row int64 [n] (-1: no vector), and the cosine to its centroid float64 [n] (NaN)."""
+
+    labels: Indices
+    cosine: Floats
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters."""
+        return int(self.labels.max()) + 1 if len(self.labels) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class LossColumns:
     """Losses of rows under one condition, float64 [n], NaN where there is none: sum [nat], mean [nat/token], number
@@ -82,6 +115,9 @@ class Signals(Protocol):
     def blocks(self, signal: str) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
         """(row numbers int64 [b], their vectors float32 [b, d]) in blocks of bounded size, in any order."""
 
+    def clusters(self, clustering: Clustering) -> Clusters:
+        """A clustering that the method says it needs."""
+
     def question_vectors(self) -> tuple[Indices, Indices, NDArray[np.float32]]:
         """(row of every user turn int64 [t], place of its vector int64 [t] (-1: none), vectors float32 [m, d])."""
 
@@ -101,11 +137,17 @@ class ScoreTable:
     notes: Sequence[str] = ()
 
 
+def no_clusterings(options: Any) -> Sequence[Clustering]:
+    """For parts that need no clustering."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Score:
     """How valuable a row is.
 
-    compute: signals and options to scores. needs: the signals that it reads. columns: its own columns of the score
+    compute: signals and options to scores. needs: the signals that it reads. clusterings: those that it reads under
+    some options. columns: its own columns of the score
     table. text: whether text-only rows are scored like others, or are a stratum of their own.
     """
 
@@ -113,6 +155,7 @@ class Score:
     compute: Callable[[Signals, Any], ScoreTable]
     description: str
     needs: Sequence[Need] = ()
+    clusterings: Callable[[Any], Sequence[Clustering]] = no_clusterings
     options: type[Options] = Options
     columns: Sequence[Column] = ()
     text: Literal["scored", "stratum"] = "scored"
@@ -136,6 +179,7 @@ class Quota:
     groups: Callable[[Signals, Floats, Any], Groups]
     description: str
     needs: Sequence[Need] = ()
+    clusterings: Callable[[Any], Sequence[Clustering]] = no_clusterings
     options: type[Options] = Options
 
 
@@ -157,6 +201,7 @@ class Diversity:
     pick: Callable[[Signals, Picking, Any], Indices]
     description: str
     needs: Sequence[Need] = ()
+    clusterings: Callable[[Any], Sequence[Clustering]] = no_clusterings
     options: type[Options] = Options
 
 

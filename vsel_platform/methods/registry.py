@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from vsel_platform.config import Project, RecipeSettings
 from vsel_platform.errors import ConfigError
 from vsel_platform.identity import fingerprint
-from vsel_platform.methods import diversity_rules, free2ds_scores, loss_scores, quotas, scalselect
-from vsel_platform.methods.api import Diversity, Method, Need, Options, Quota, Score
+from vsel_platform.methods import diversity_rules, free2ds_scores, geometry_scores, loss_scores, quotas, scalselect
+from vsel_platform.methods.api import Clustering, Diversity, Method, Need, Options, Quota, Score
 from vsel_platform.methods.presel_types import PreselOptions
 
 ENTRY_POINT_GROUP = "vsel_platform.methods"
@@ -30,6 +30,10 @@ SCORES = {
         loss_scores.VISNEC,
         loss_scores.VIG,
         scalselect.SCORE,
+        geometry_scores.UNIFORM,
+        geometry_scores.PROTOTYPICALITY,
+        geometry_scores.PRISM,
+        geometry_scores.MAGIC,
         free2ds_scores.SCORE,
         free2ds_scores.RELEASED_SCORE,
     )
@@ -69,6 +73,40 @@ METHODS = {
             deviation="Rows compete inside tasks; the paper makes semantic clusters.",
         ),
         Method("vig", "vig", paper="VIG, arXiv 2602.17186"),
+        Method(
+            "ccs",
+            "el2n",
+            quota="strata",
+            diversity="random",
+            paper="CCS, Zheng et al., arXiv 2210.15809",
+            deviation="Difficulty is EL2N of the base model; the paper has scores of a training run.",
+        ),
+        Method(
+            "semdedup",
+            "prototypicality",
+            diversity="dedup",
+            paper="SemDeDup, arXiv 2303.09540, with prototypicality, arXiv 2206.14486",
+            deviation="Near duplicates are found by nearest neighbours, not only inside clusters.",
+        ),
+        Method(
+            "coincide",
+            "uniform",
+            quota="coincide",
+            diversity="mmd",
+            paper="COINCIDE, arXiv 2406.10995",
+            deviation="Clusters of image embeddings by default; the paper clusters a small model's activations.",
+        ),
+        Method("prism", "prism", paper="PRISM, arXiv 2502.12119", deviation="Squared correlations by default."),
+        Method("d2", "el2n", diversity="d2", paper="D2 Pruning, arXiv 2310.07931"),
+        Method("facility_location", "uniform", diversity="facility_location", paper="Lin & Bilmes, ACL 2011"),
+        Method("k_center", "uniform", diversity="k_center", paper="Sener & Savarese, arXiv 1708.00489"),
+        Method(
+            "magic",
+            "magic",
+            quota="cluster",
+            paper="after MAGIC, arXiv 2605.26004",
+            deviation="Clusters of images stand for the paper's skill neurons.",
+        ),
     )
 }
 
@@ -88,12 +126,35 @@ class Composition:
     @property
     def needs(self) -> list[Need]:
         """Signals that the parts read, sorted."""
-        return sorted({*self.score.needs, *self.quota.needs, *self.diversity.needs})
+        spaces = (clustering.space for clustering in self.clusterings)
+        return sorted({*self.score_needs, *self.selection_needs, *spaces})
+
+    @property
+    def score_needs(self) -> list[Need]:
+        """Signals that the score reads; a part with an option `space` reads those vectors."""
+        return sorted({*self.score.needs, *_space(self.score_options)})
+
+    @property
+    def score_clusterings(self) -> list[Clustering]:
+        """Clusterings that the score reads."""
+        return list(self.score.clusterings(self.score_options))
+
+    @property
+    def selection_clusterings(self) -> list[Clustering]:
+        """Clusterings that the selection reads beside the scores."""
+        found = [*self.quota.clusterings(self.quota_options), *self.diversity.clusterings(self.diversity_options)]
+        return list(dict.fromkeys(found))
+
+    @property
+    def clusterings(self) -> list[Clustering]:
+        """All of them, each once."""
+        return list(dict.fromkeys([*self.score_clusterings, *self.selection_clusterings]))
 
     @property
     def selection_needs(self) -> list[Need]:
         """Signals that the selection reads beside the scores."""
-        return sorted({*self.quota.needs, *self.diversity.needs})
+        spaces = {*_space(self.quota_options), *_space(self.diversity_options)}
+        return sorted({*self.quota.needs, *self.diversity.needs, *spaces})
 
     @property
     def variant(self) -> str:
@@ -114,6 +175,11 @@ class Composition:
             options=[found.model_dump(mode="json") for found in options],
             source=self.method.source,
         )
+
+
+def _space(options: Options) -> list[Need]:
+    space = getattr(options, "space", None)
+    return [space] if space is not None else []
 
 
 def check_recipes(project: Project) -> None:

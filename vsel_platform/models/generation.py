@@ -44,7 +44,8 @@ def generate_with_attention(
     decoder = model.decoder
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
     keys = torch.from_numpy(padded_places([model.image_places(p) for p in prompts])).to(model.device)
-    cache = DynamicCache(config=decoder.config)
+    # Whole layers even for a decoder with a sliding window: padding must not push tokens out of it.
+    cache = DynamicCache()
     rows = torch.arange(len(prompts), device=model.device)
     with torch.inference_mode():
         inputs: dict[str, Any] = {"inputs_embeds": model.embed(prompts, images)}

@@ -49,6 +49,7 @@ class ReleasedTokenizer:
         self._unknown = _content(config.get("unk_token") or "<unk>")
         self._unknown_length = len(self._pieces.encode(self._unknown, out_type=str))
         self.bos_id = self._id(_content(config.get("bos_token") or "<s>"))
+        self.end_id = self._id(_content(config.get("eos_token") or "</s>"))
         pad = config.get("pad_token")
         self.pad_id = self._id(_content(pad) if pad else self._unknown)
 

@@ -6,6 +6,7 @@ from vsel_platform.errors import VselError
 from vsel_platform.pipeline import (
     attention,
     base_losses,
+    clustering,
     embeddings,
     ingest,
     losses,
@@ -38,6 +39,7 @@ _RUN: dict[str, Callable[[Context, str], StageResult]] = {
     "attention_maps": attention.run,
     "base_losses": base_losses.run,
     "representation_moments": moments.run,
+    "clusters": clustering.run,
     "reference_subset": reference.run_subset,
     "reference_model": reference.run_model,
     "losses": losses.run,

@@ -8,7 +8,15 @@ from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import NotMaterializedError
 from vsel_platform.methods.api import Need
 from vsel_platform.methods.registry import OWN_PIPELINE, composition, scores_of
-from vsel_platform.pipeline import attention, base_losses, method_scores, moments, representations, text_embeddings
+from vsel_platform.pipeline import (
+    attention,
+    base_losses,
+    clustering,
+    method_scores,
+    moments,
+    representations,
+    text_embeddings,
+)
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.models import vlm_fingerprint
 from vsel_platform.pipeline.vector_stage import VectorStage
@@ -70,6 +78,8 @@ def method_costs(
         [datasets[name] for name in needing["representation_moments"]],
         moments.is_current,
     )
+    clustered = sorted({r.dataset for r in composed.values() if composition(ctx.project, r).clusterings})
+    yield _per_dataset(ctx, clustering.TABLE, "", [datasets[name] for name in clustered], clustering.is_current)
     for score in scores_of(ctx.project, composed.values()):
         using = sorted({r.dataset for r in composed.values() if score in scores_of(ctx.project, [r])})
 

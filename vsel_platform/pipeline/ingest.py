@@ -29,6 +29,7 @@ from vsel_platform.tables import TABLES
 SOURCE_CODE = "raw_annotations-1"
 MANIFEST_CODE = "dataset_manifest-1"
 MOST_TASKS = 20
+NAMED_FILES = 100
 
 
 def absolute_settings(ctx: Context, dataset: str) -> DatasetSettings:
@@ -196,6 +197,8 @@ def _metadata(report: IngestReport, settings: DatasetSettings) -> dict[str, Any]
     warning = untasked_warning(settings.task, report.n_untasked, report.n_accepted)
     return {
         **({"warning": warning} if warning else {}),
+        "source_files": list(report.files[:NAMED_FILES]),
+        "n_source_files": len(report.files),
         "source_cheap": report.fingerprint.cheap,
         "source_content": report.fingerprint.content,
         "rows": report.n_rows,

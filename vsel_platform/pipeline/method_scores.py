@@ -42,7 +42,7 @@ def variants(ctx: Context, score: str, dataset: str) -> list[Composition]:
 def source_pointers(ctx: Context, dataset: str, method: Composition) -> list[Pointer]:
     """What a score is made from. Raises NotMaterializedError while a signal is missing."""
     manifest = ctx.store.require("manifest", {"dataset": dataset})
-    return [manifest, *need_pointers(ctx, dataset, method.score.needs)]
+    return [manifest, *need_pointers(ctx, dataset, method.score_needs, method.score_clusterings)]
 
 
 def inputs(ctx: Context, dataset: str, method: Composition) -> Inputs:

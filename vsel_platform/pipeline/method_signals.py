@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vsel_platform.errors import NotMaterializedError
-from vsel_platform.methods.api import AttentionTops, Condition, Indices, LossColumns
+from vsel_platform.methods.api import AttentionTops, Clustering, Clusters, Condition, Indices, LossColumns
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.lookup import turns_of
 from vsel_platform.pipeline.moments import read_moments
@@ -31,6 +31,7 @@ class StoreSignals:
         table = table.filter(pc.invert(table["is_duplicate"])).sort_by("sample_id")
         self.sample_ids: list[str] = table["sample_id"].to_pylist()
         self.tasks: list[str] = table["task"].to_pylist()
+        self._read: dict[str, tuple[Indices, NDArray[np.float32]]] = {}
         self._row = {sample: i for i, sample in enumerate(self.sample_ids)}
 
     @cached_property
@@ -70,7 +71,12 @@ class StoreSignals:
         return LossColumns(*(columns[name] for name in names))
 
     def vectors(self, signal: str) -> tuple[Indices, NDArray[np.float32]]:
-        """Place of every row's vector, -1 for none, and the vectors."""
+        """Place of every row's vector, -1 for none, and the vectors; read once."""
+        if signal not in self._read:
+            self._read[signal] = self._vectors(signal)
+        return self._read[signal]
+
+    def _vectors(self, signal: str) -> tuple[Indices, NDArray[np.float32]]:
         contents = self._content_ids(signal)
         ids, matrix = self._ctx.vectors.read(
             signal, self._fingerprint(signal), sorted({c for c in contents if c is not None}), self._version(signal)
@@ -89,6 +95,19 @@ class StoreSignals:
             if pairs:
                 rows, places = np.array(pairs, np.int64).T
                 yield rows, vectors[places]
+
+    def clusters(self, clustering: Clustering) -> Clusters:
+        """Cluster of every row, and the cosine to its centroid."""
+        pointer = next((p for p in self._of("clusters") if p.partition["clustering"] == clustering.name), None)
+        if pointer is None:
+            raise NotMaterializedError(f"clustering {clustering.name} is not among those that the method says it needs")
+        table = self._ctx.store.read(pointer)
+        labels, cosine = np.full(len(self.sample_ids), -1, np.int64), np.full(len(self.sample_ids), np.nan)
+        rows = np.array([self._row.get(sample, -1) for sample in table["sample_id"].to_pylist()], np.int64)
+        known = rows >= 0
+        labels[rows[known]] = pc.fill_null(table["cluster"], -1).to_numpy()[known]
+        cosine[rows[known]] = pc.fill_null(table["cosine"], np.nan).to_numpy()[known]
+        return Clusters(labels, cosine)
 
     def question_vectors(self) -> tuple[Indices, Indices, NDArray[np.float32]]:
         """Row of every user turn, place of its vector, and the vectors of the distinct questions."""

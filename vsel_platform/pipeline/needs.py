@@ -3,17 +3,28 @@
 from collections.abc import Sequence
 
 from vsel_platform.errors import NotMaterializedError
-from vsel_platform.methods.api import Need
-from vsel_platform.pipeline import attention, base_losses, embeddings, moments, representations, text_embeddings
+from vsel_platform.methods.api import Clustering, Need
+from vsel_platform.pipeline import (
+    attention,
+    base_losses,
+    clustering,
+    embeddings,
+    moments,
+    representations,
+    text_embeddings,
+)
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.lookup import dataset_shards
 from vsel_platform.storage.pointers import Pointer
 
 
-def need_pointers(ctx: Context, dataset: str, needs: Sequence[Need]) -> list[Pointer]:
+def need_pointers(
+    ctx: Context, dataset: str, needs: Sequence[Need], clusterings: Sequence[Clustering] = ()
+) -> list[Pointer]:
     """Present states of the signals of a dataset. Raises NotMaterializedError while one is missing."""
     shards = dataset_shards(ctx, dataset)
     found = [ctx.store.require("samples", {"shard": shard}) for shard in shards]
+    found += [ctx.store.require(clustering.TABLE, clustering.partition(dataset, c)) for c in clusterings]
     for need in needs:
         if need == "base_losses":
             found += [ctx.store.require("losses", base_losses.partition(ctx, shard)) for shard in shards]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from vsel_platform.identity import fingerprint
 from vsel_platform.methods.api import Need
-from vsel_platform.methods.registry import needs_of, scores_of
+from vsel_platform.methods.registry import OWN_PIPELINE, composition, needs_of, scores_of
 from vsel_platform.pipeline import (
     attention,
     base_losses,
+    clustering,
     embeddings,
     ingest,
     losses,
@@ -32,6 +33,7 @@ SIGNAL_STAGES = (
     "attention_maps",
     "base_losses",
     "representation_moments",
+    "clusters",
     "reference_subset",
     "reference_model",
     "losses",
@@ -99,6 +101,12 @@ def _needing(need: Need) -> Callable[[Context, list[str]], list[str]]:
         return _datasets(ctx, [n for n in recipes if need in needs_of(ctx.project, ctx.project.recipe(n))])
 
     return datasets
+
+
+def _clustered(ctx: Context, recipes: list[str]) -> list[str]:
+    """Datasets whose recipes need clusters."""
+    composed = [n for n in recipes if ctx.project.recipe(n).method not in OWN_PIPELINE]
+    return _datasets(ctx, [n for n in composed if composition(ctx.project, ctx.project.recipe(n)).clusterings])
 
 
 def _shards_needing(need: Need) -> Callable[[Context, list[str]], list[str]]:
@@ -182,6 +190,7 @@ _STAGES: dict[str, _Stage] = {
         moments.is_current,
         lambda ctx, name: moments.inputs(ctx, name).fingerprint,
     ),
+    "clusters": (_clustered, clustering.is_current, clustering.want),
     "reference_subset": (
         _scored,
         reference.subset_is_current,

@@ -66,7 +66,9 @@ def present_sources(ctx: Context, recipe: RecipeSettings) -> Sources:
         return Sources([manifest, *(ctx.store.require(name, key) for name in names)])
     method = composition(ctx.project, recipe)
     found = ctx.store.require(method_scores.TABLE, method_scores.partition(recipe.dataset, method))
-    return Sources([manifest, found, *need_pointers(ctx, recipe.dataset, method.selection_needs)])
+    return Sources(
+        [manifest, found, *need_pointers(ctx, recipe.dataset, method.selection_needs, method.selection_clusterings)]
+    )
 
 
 def inputs(ctx: Context, name: str) -> Inputs:

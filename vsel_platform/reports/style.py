@@ -31,12 +31,6 @@ POOL = "#c5ced8"
 REFERENCE = "#56b4e9"
 SELECTED = "#0072b2"
 WARNING = "#d55e00"
-# Paul Tol's `muted` scheme and the ink, for categories.
-CATEGORIES = (
-    "#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee",
-    "#882255", "#44aa99", "#999933", "#aa4499", "#1f2933",
-)  # fmt: skip
-OTHER = "#a3adb8"
 
 
 @cache

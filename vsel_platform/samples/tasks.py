@@ -60,8 +60,13 @@ class TaskAssigner:
 
 
 def untasked_warning(settings: TaskSettings, n_untasked: int, n_rows: int) -> str | None:
-    """What to tell about rows that the project file's source of tasks does not name; None if there is nothing."""
+    """What to tell about rows that the project file's source of tasks does not name; None if there is nothing.
+
+    A project file that names the default expects such rows; that all of them are such is never expected.
+    """
     if not n_untasked or (settings.column is None and settings.files is None and settings.rule is None):
+        return None
+    if n_untasked < n_rows and "default" in settings.model_fields_set:
         return None
     if settings.column is not None:
         what = f"no text or whole number under the key {settings.column!r} (`task.column`)"
@@ -70,7 +75,8 @@ def untasked_warning(settings: TaskSettings, n_untasked: int, n_rows: int) -> st
     else:
         what = f"no image path that the task rule {settings.rule!r} matches"
     rows = f"all {n_rows:,} rows have" if n_untasked == n_rows else f"{n_untasked:,} of {n_rows:,} rows have"
-    return f"{rows} {what}: their task is {settings.default!r}"
+    advice = "" if n_untasked == n_rows else " (give `task.default` a name if that is meant)"
+    return f"{rows} {what}: their task is {settings.default!r}{advice}"
 
 
 def _compile(rule: str) -> re.Pattern[str]:

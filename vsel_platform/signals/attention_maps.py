@@ -62,17 +62,18 @@ def attention_fingerprint(model: LlavaAdapter, answer_tokens: int, grid: int) ->
     )
 
 
-def first_question(turns: Sequence[tuple[str, str]], n_images: int) -> tuple[str, int] | None:
+def first_question(turns: Sequence[tuple[str, str]]) -> tuple[str, int] | None:
     """The first user turn that is answered, asking for a brief answer, and the number of its first image.
 
-    The image tag is put in front if the turn has none. None if no user turn is answered.
+    A turn without an image tag gets one in front, for the last image shown before it, or else the row's first. None
+    if no user turn is answered.
     """
     seen = 0
     for (role, text), (after, _) in pairwise(turns):
         if role == "user" and after == "assistant":
-            question = text if IMAGE_TAG in text else f"{IMAGE_TAG}\n{text}"
-            first = seen if IMAGE_TAG in text else min(seen, n_images - 1)
-            return one_word_question(question), first
+            if IMAGE_TAG in text:
+                return one_word_question(text), seen
+            return one_word_question(f"{IMAGE_TAG}\n{text}"), max(0, seen - 1)
         seen += text.count(IMAGE_TAG)
     return None
 
@@ -97,7 +98,8 @@ def attention_maps(
 
     With `grid` the maps of each image are resampled to grid x grid cells, so that models with different numbers of
     image tokens compare. An answer of a single token has no relative map and is a failure, as is a row without an
-    image or with a broken one. Raises OutOfMemoryError if one row does not fit into memory.
+    image or with a broken one, and attention that is not finite. Raises OutOfMemoryError if one row does not fit into
+    memory.
     """
     for window in windows(model, rows, images, options or WindowOptions(), limits):
         prompts = _prompts(model, window)
@@ -116,10 +118,12 @@ def attention_maps(
         for part, answers in window.run(todo, [len(prompts[i][0]) + answer_tokens for i in todo], run):
             for i, answer in zip(part, answers, strict=True):
                 value = attention_map(window.rows[i].sample_id, answer, grid, prompts[i][2])
-                if value is None:
-                    window.fail(i, "no_relative_attention", f"the answer has {len(answer.token_ids)} token(s)")
-                else:
+                if value is not None:
                     found[i] = value
+                elif len(answer.token_ids) == 1:
+                    window.fail(i, "no_relative_attention", "the answer has a single token, nothing to compare with")
+                else:
+                    window.fail(i, "non_finite_attention", "the model gives attention that is not finite")
         yield AttentionBatch([found[i] for i in sorted(found)], [window.failures[i] for i in sorted(window.failures)])
 
 
@@ -130,12 +134,16 @@ def _prompts(model: LlavaAdapter, window: RowWindow[ConversationRow]) -> dict[in
         if not row.images:
             window.fail(i, "no_image", "the row has no image, so nothing to look at")
             continue
-        question = first_question(row.turns, len(row.images))
+        question = first_question(row.turns)
         if question is None:
             window.fail(i, "no_question", "no user turn is answered")
             continue
         text, first = question
         count = text.count(IMAGE_TAG)
+        if first + count > len(row.images):
+            detail = f"the question shows image {first + count}, but the row has {len(row.images)}"
+            window.fail(i, "row_not_renderable", detail)
+            continue
         try:
             found[i] = (model.render_prompt([("user", text)], count), first, count)
         except DataError as error:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from vsel_platform.storage.catalog_schema import (
     sql_type,
 )
 from vsel_platform.storage.files import TEMPORARY_PREFIX
-from vsel_platform.storage.pointers import Pointer, parse_reference, read_version
+from vsel_platform.storage.pointers import Pointer, history, parse_moment, parse_reference, read_version
 from vsel_platform.storage.pointers import as_of as pointer_as_of
 from vsel_platform.storage.store import Store
 from vsel_platform.storage.vectors import VECTOR_SIGNALS, VectorStore
@@ -95,8 +96,19 @@ def snapshot(
     current = [pointer for name in names for pointer in store.pointers(name)]
     if as_of is None:
         return current
-    then = (pointer_as_of(store.files, pointer.key, as_of) for pointer in current)
-    return [pointer for pointer in then if pointer is not None]
+    then = [found for p in current if (found := pointer_as_of(store.files, p.key, as_of)) is not None]
+    if current and not then:
+        _require_store_at(store, as_of)
+    return then
+
+
+def _require_store_at(store: Store, moment: str) -> None:
+    """Raise StorageError if nothing had been published at a moment: that the answer is empty would say nothing."""
+    first = min(
+        (min(p.created_at for p in history(store.files, pointer.key)) for pointer in store.pointers(None)), default=None
+    )
+    if first is not None and parse_moment(moment) < datetime.fromisoformat(first):
+        raise StorageError(f"the store was empty at {moment}; its first state is of {first}")
 
 
 def _inputs(manifest: dict[str, Any]) -> list[str]:

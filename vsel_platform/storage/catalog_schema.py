@@ -19,6 +19,9 @@ _PARTITION_TEXT = {
     "recipe": "Recipe of the project file.",
     "fingerprint": "Model, weights and settings that made the signal.",
     "mode": "default, or released (as the paper's code behaves).",
+    "score": "Score, as `vsel methods` names it.",
+    "variant": "default, or a hash of options that differ from the defaults.",
+    "clustering": "Space, number of clusters (0: square root of the rows) and seed.",
     "signal": "Signal that was computed.",
 }
 LINEAGE = TableSpec(

@@ -33,6 +33,7 @@ defs = dg.Definitions(
         selections.clusters,
         *selections.METHOD_SCORES,
         selections.selected_subset,
+        selections.method_comparison,
         training.finetuned_checkpoint,
         training.evaluation,
     ],

@@ -11,6 +11,10 @@ from vsel_platform.storage.pointers import parse_reference, read_version
 Metadata = dict[str, dg.MetadataValue]
 
 QUARANTINE_ROWS = 20
+REPEATED_ROWS = (
+    "The content of an earlier row under another id: it keeps its position and is scored and selected once. "
+    "A row that repeats with its id is in quarantine, as duplicate_row."
+)
 
 
 def dataset(ctx: Context, dataset: str) -> Metadata:
@@ -29,13 +33,15 @@ def dataset(ctx: Context, dataset: str) -> Metadata:
     )
     counts = {"distinct rows": summary.n_distinct, "repeated rows": summary.n_duplicates, "tasks": len(summary.tasks)}
     numbers = {name: dg.MetadataValue.int(count) for name, count in counts.items()}
-    return _plots({"rows by task": bars}) | numbers
+    note = dg.MetadataValue.text(REPEATED_ROWS)
+    return _plots({"rows by task": bars}) | numbers | {"what repeated rows are": note}
 
 
 def quarantine(ctx: Context, dataset: str) -> Metadata:
     """Reasons of refused rows, and the first of them."""
     from vsel_platform.reports import data, markdown, plots
     from vsel_platform.reports.style import WARNING
+    from vsel_platform.samples.sample import REASONS
 
     summary = data.quarantine_summary(ctx, dataset, QUARANTINE_ROWS)
     if summary is None or not summary.n_rows:
@@ -49,8 +55,13 @@ def quarantine(ctx: Context, dataset: str) -> Metadata:
         rest="more reasons",
     )
     rows = [(str(position), reason, detail) for position, reason, detail in summary.first]
-    table = markdown.table(["position", "reason", "detail"], rows)
-    return _plots({"reasons": bars}) | {"first refused rows": dg.MetadataValue.md(table)}
+    meanings = {str(reason): text for reason, text in REASONS.items()}
+    frequent = sorted(summary.reasons.items(), key=lambda item: (-item[1], item[0]))
+    reasons = [(reason, count, markdown.Long(meanings.get(reason, ""))) for reason, count in frequent]
+    return _plots({"reasons": bars}) | {
+        "what the reasons mean": dg.MetadataValue.md(markdown.table(["reason", "rows", "meaning"], reasons)),
+        "first refused rows": dg.MetadataValue.md(markdown.table(["position", "reason", "detail"], rows)),
+    }
 
 
 def embeddings(ctx: Context, shard: str) -> Metadata:
@@ -112,11 +123,43 @@ def method_scores(ctx: Context, references: list[str]) -> Metadata:
     return metadata
 
 
-def training_curve(ctx: Context, table: str, partition_name: str, key: str) -> Metadata:
-    """Training loss per step, from the file that lies beside the adapter; adapters of earlier versions have none."""
-    from vsel_platform.reports import data, plots
+def reference(ctx: Context, dataset: str) -> Metadata:
+    """Reference rows by task, of how many."""
+    from vsel_platform.reports import data, markdown, plots
 
-    steps = data.training_losses(ctx, table, {partition_name: key})
+    tasks = data.reference_tasks(ctx, dataset)
+    if not any(t.n_reference for t in tasks):
+        return {}
+    bars = plots.value_bars(
+        {t.task: t.n_reference for t in tasks},
+        notes={t.task: f"of {t.n_rows:,}" for t in tasks},
+        title=f"Reference rows of dataset {dataset} by task",
+        subtitle=f"{sum(t.n_reference for t in tasks):,} rows; text-only rows are never drawn",
+        xlabel="rows",
+        rest="more tasks",
+    )
+    rows = [(t.task, t.n_rows, t.n_reference, f"{t.n_reference / t.n_rows:.1%}", t.n_images) for t in tasks]
+    table = markdown.table(["task", "rows", "reference rows", "share", "their images"], rows)
+    return _plots({"reference rows by task": bars}) | {"tasks": dg.MetadataValue.md(table)}
+
+
+def comparison(ctx: Context, dataset: str) -> Metadata:
+    """Overlap and coverage of the selections of a dataset, and what they keep and drop."""
+    from vsel_platform.pipeline import compare
+    from vsel_platform.reports.comparison import comparison_plots
+
+    found = compare.compare(ctx, dataset, compare.compared_recipes(ctx, dataset))
+    metadata = _plots({plot.name: plot.png for plot in comparison_plots(ctx, found)})
+    return metadata | _files(ctx, compare.PAGE, {"dataset": dataset})
+
+
+def training_curve(ctx: Context, table: str, partition_name: str, key: str) -> Metadata:
+    """Training loss per step, from the record beside the adapter; adapters of earlier versions have none."""
+    from vsel_platform.pipeline.artifacts import training_losses
+    from vsel_platform.reports import plots
+
+    pointer = ctx.store.pointer(table, {partition_name: key})
+    steps = training_losses(ctx, pointer) if pointer is not None else None
     title = f"Training of {table.replace('_', ' ')}, {partition_name} {key}"
     return _plots({"training loss": plots.loss_curve(steps, title=title)}) if steps else {}
 
@@ -164,7 +207,8 @@ def _presel_mode(ctx: Context, dataset: str, mode: str) -> Metadata:
 
 
 def selection(ctx: Context, recipe: str) -> Metadata:
-    """Budgets, typicality, map and thumbnails of a selection; its files."""
+    """Budgets, typicality, map and thumbnails of a selection; its files; whether its checkpoint is older."""
+    from vsel_platform.pipeline.trained import trained_on
     from vsel_platform.reports import markdown
     from vsel_platform.reports.selection_report import selection_report
 
@@ -182,12 +226,12 @@ def selection(ctx: Context, recipe: str) -> Metadata:
     metadata = _plots({plot.name: plot.png for plot in report.plots})
     if rows:
         metadata["tasks"] = dg.MetadataValue.md(markdown.table(headers, rows))
-    return metadata | _files(ctx, recipe)
+    return metadata | _files(ctx, "selection", {"recipe": recipe})
 
 
-def _files(ctx: Context, recipe: str) -> Metadata:
-    """Where the manifest, the training file and the plot page of a selection lie."""
-    pointer = ctx.store.pointer("selection", {"recipe": recipe})
+def _files(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
+    """Where the files of an artifact lie: manifest, training file, plot page."""
+    pointer = ctx.store.pointer(artifact, partition)
     metadata: Metadata = {}
     for file in pointer.files if pointer is not None else ():
         name = file.path.rsplit("/", 1)[-1]

@@ -16,11 +16,11 @@ from assets.signals import (
     text_embeddings,
     vision_representations,
 )
-from automation.partitions import dataset_to_recipes, datasets, loaded_project, recipes
+from automation.partitions import dataset_to_recipes, datasets, loaded_project, recipes, recipes_to_dataset
 from resources.project import ProjectResource
 from vsel_platform.methods.api import Need
 from vsel_platform.methods.registry import Composition, scores_of, used_scores
-from vsel_platform.pipeline import clustering, method_scores, scores, selection
+from vsel_platform.pipeline import clustering, compare, method_scores, scores, selection
 
 GROUP = "selection"
 
@@ -161,3 +161,26 @@ def selected_subset(context: dg.AssetExecutionContext, project: ProjectResource)
     result = selection.run(ctx, context.partition_key)
     found = checks.results(ctx, "selected_subset", "selected_subset", result.references)
     return materialized(ctx, result, plots.selection(ctx, context.partition_key), check_results=found)
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep("dataset_manifest"),
+        dg.AssetDep(selected_subset, partition_mapping=recipes_to_dataset()),
+    ],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"parquet"},
+    code_version=compare.COMPARE_CODE,
+    automation_condition=REFRESH,
+    description="The selections of a dataset side by side: how much they share, what they cover against random "
+    "selections of the same size, what one keeps and another drops.",
+    metadata=spec_metadata(compare.RECIPES_TABLE),
+    check_specs=checks.specs("method_comparison", compare.RECIPES_TABLE),
+)
+def method_comparison(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
+    """Compare the selections of a dataset."""
+    ctx = project.context(context.run_id)
+    result = compare.run(ctx, context.partition_key)
+    found = checks.results(ctx, "method_comparison", compare.RECIPES_TABLE, result.references)
+    return materialized(ctx, result, plots.comparison(ctx, context.partition_key), check_results=found)

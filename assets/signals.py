@@ -8,7 +8,7 @@ from assets.reporting import materialized, spec_metadata
 from automation.partitions import datasets, shards
 from resources.compute import ComputeBackend
 from resources.project import ProjectResource
-from vsel_platform.pipeline import moments, reference
+from vsel_platform.pipeline import embeddings, moments, reference, representations
 from vsel_platform.pipeline.models import (
     ATTENTION_CODE,
     EMBEDDING_CODE,
@@ -16,6 +16,7 @@ from vsel_platform.pipeline.models import (
     REPRESENTATION_CODE,
     TEXT_EMBEDDING_CODE,
 )
+from vsel_platform.pipeline.text_embeddings import STAGE as QUESTIONS
 
 GROUP = "signals"
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
@@ -31,6 +32,7 @@ RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
     code_version=EMBEDDING_CODE,
     description="One vector per distinct image of the shard under the project's image encoder, in LanceDB. "
     "Images that another shard or an earlier, interrupted run embedded are not encoded again.",
+    check_specs=checks.vector_specs("image_embeddings"),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
@@ -38,7 +40,8 @@ def image_embeddings(
     """Embed the images of a shard."""
     result = compute.run(context, "image_embeddings", context.partition_key)
     ctx = project.context(context.run_id)
-    return materialized(ctx, result, plots.embeddings(ctx, context.partition_key))
+    found = checks.vector_results(ctx, "image_embeddings", embeddings.STAGE, context.partition_key)
+    return materialized(ctx, result, plots.embeddings(ctx, context.partition_key), check_results=found)
 
 
 @dg.asset(
@@ -51,13 +54,16 @@ def image_embeddings(
     code_version=TEXT_EMBEDDING_CODE,
     description="One vector per distinct question of the shard under the project's text encoder, in LanceDB. "
     "A question that many rows ask is encoded once.",
+    check_specs=checks.vector_specs("text_embeddings"),
 )
 def text_embeddings(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
     """Embed the questions of a shard."""
     result = compute.run(context, "text_embeddings", context.partition_key)
-    return materialized(project.context(context.run_id), result)
+    ctx = project.context(context.run_id)
+    found = checks.vector_results(ctx, "text_embeddings", QUESTIONS, context.partition_key)
+    return materialized(ctx, result, check_results=found)
 
 
 @dg.asset(
@@ -93,13 +99,16 @@ def attention_maps(
     code_version=REPRESENTATION_CODE,
     description="ScalSelect's vector of every row with an image: the mean of the image tokens that its instruction "
     "looks at, behind the first decoder layer. Vision tower, projector and one layer run; nothing deeper.",
+    check_specs=checks.vector_specs("vision_representations"),
 )
 def vision_representations(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
     """Represent the rows of a shard."""
     result = compute.run(context, "vision_representations", context.partition_key)
-    return materialized(project.context(context.run_id), result)
+    ctx = project.context(context.run_id)
+    found = checks.vector_results(ctx, "vision_representations", representations.STAGE, context.partition_key)
+    return materialized(ctx, result, check_results=found)
 
 
 @dg.asset(
@@ -162,7 +171,7 @@ def reference_subset(context: dg.AssetExecutionContext, project: ProjectResource
     ctx = project.context(context.run_id)
     result = reference.run_subset(ctx, context.partition_key)
     found = checks.results(ctx, "reference_subset", "reference_subset", result.references)
-    return materialized(ctx, result, check_results=found)
+    return materialized(ctx, result, plots.reference(ctx, context.partition_key), check_results=found)
 
 
 @dg.asset(
@@ -175,6 +184,7 @@ def reference_subset(context: dg.AssetExecutionContext, project: ProjectResource
     code_version=reference.MODEL_CODE,
     description="The base model with LoRA on the reference subset; it scores how much a question helps. "
     "It is kept while the subset has changed by less than `reference.refresh_growth`.",
+    check_specs=checks.adapter_specs("reference_model"),
 )
 def reference_model(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
@@ -182,7 +192,9 @@ def reference_model(
     """Train the reference model of a dataset."""
     result = compute.run(context, "reference_model", context.partition_key)
     ctx = project.context(context.run_id)
-    return materialized(ctx, result, plots.training_curve(ctx, "reference_model", "dataset", context.partition_key))
+    curve = plots.training_curve(ctx, "reference_model", "dataset", context.partition_key)
+    found = checks.adapter_results(ctx, "reference_model", {"dataset": context.partition_key})
+    return materialized(ctx, result, curve, check_results=found)
 
 
 @dg.asset(

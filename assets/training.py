@@ -24,6 +24,7 @@ GROUP = "training"
     code_version=training.CHECKPOINT_CODE,
     description="The base model with LoRA on the selected subset: an adapter in safetensors with its model card. "
     "It is trained on demand, never by itself.",
+    check_specs=checks.adapter_specs("finetuned_checkpoint"),
 )
 def finetuned_checkpoint(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
@@ -32,7 +33,8 @@ def finetuned_checkpoint(
     result = compute.run(context, "finetuned_checkpoint", context.partition_key)
     ctx = project.context(context.run_id)
     curve = plots.training_curve(ctx, "finetuned_checkpoint", "recipe", context.partition_key)
-    return materialized(ctx, result, curve)
+    found = checks.adapter_results(ctx, "finetuned_checkpoint", {"recipe": context.partition_key})
+    return materialized(ctx, result, curve, check_results=found)
 
 
 @dg.asset(

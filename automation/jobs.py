@@ -29,6 +29,7 @@ _STAGES = {
         "Turns stored signals of a dataset into scores; no model runs.",
     ),
     "select": (["selected_subset"], "Selects the rows of a recipe from its scores; no model runs."),
+    "compare": (["method_comparison"], "Compares the selections of a dataset; no model runs."),
     "train": (
         ["finetuned_checkpoint", "evaluation"],
         "Fine-tunes on the selection of a recipe and evaluates; only by hand, or by `demo`.",

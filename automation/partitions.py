@@ -38,3 +38,9 @@ def recipes_to_trained() -> dg.PartitionMapping:
     """Each checkpoint depends on the selection of its own recipe."""
     recipes_that_train = (name for name, recipe in loaded_project().recipes.items() if recipe.train)
     return dg.StaticPartitionMapping({name: name for name in recipes_that_train})
+
+
+def recipes_to_dataset() -> dg.PartitionMapping:
+    """Each dataset depends on all of its recipes."""
+    mapping = {name: recipe.dataset for name, recipe in loaded_project().recipes.items()}
+    return dg.StaticPartitionMapping(mapping)

@@ -22,6 +22,7 @@ CALLS = {
     "quarantine": (plots.quarantine, "shapes"),
     "embeddings": (plots.embeddings, "one"),
     "losses": (plots.losses, "one"),
+    "reference": (plots.reference, "shapes"),
     "presel": (plots.presel, "shapes"),
     "selection": (plots.selection, "typical"),
     "evaluation": (plots.evaluation, "typical"),
@@ -55,6 +56,7 @@ def table_rows(value: dg.MetadataValue) -> list[str]:
         ("quarantine", {"reasons"}),
         ("embeddings", {"embedding map"}),
         ("losses", {"instruction relevance, shapes"}),
+        ("reference", {"reference rows by task"}),
         ("presel", {"task difficulty", "typicality", "most and least typical"}),
         ("selection", {"budgets", "typicality", "embedding map", "first and last rows"}),
         ("evaluation", {"exact match and loss"}),
@@ -82,6 +84,7 @@ def test_empty_partitions_have_nothing_to_show(tmp_path, call):
         publish(ctx, table, {"dataset": "shapes"}, [])
     for table in ("samples", "images"):
         publish(ctx, table, {"shard": "one"}, [])
+    publish(ctx, "reference_subset", {"dataset": "shapes"}, [])
     for table in ("presel_scores", "presel_tasks"):
         publish(ctx, table, {"dataset": "shapes", "mode": "default"}, [])
     for table in ("selected_subset", "selected_tasks", "evaluation"):
@@ -100,6 +103,24 @@ def test_quarantine_lists_its_first_twenty_rows_as_text(ctx):
     rows = table_rows(plots.quarantine(ctx, "shapes")["first refused rows"])
     assert len(rows) == 20
     assert rows[0].startswith(r"| 200 | bad\|reason | \<script\>")
+
+
+def test_reasons_are_explained_most_frequent_first(tmp_path):
+    ctx = report_context(tmp_path)
+    publish_content(ctx, tmp_path)
+    reasons = ["duplicate_row", "duplicate_row", "image_missing"]
+    refused = [{"position": i, "reason": reason, "detail": "d"} for i, reason in enumerate(reasons)]
+    publish(ctx, "quarantine", {"dataset": "shapes"}, refused)
+    rows = table_rows(plots.quarantine(ctx, "shapes")["what the reasons mean"])
+    assert rows[0].startswith(r"| duplicate\_row | 2 | The complete row, id included,")
+    assert rows[0].endswith("the same content under another id is accepted, as a repeated row. |")
+    assert "scored and selected once" in str(plots.dataset(ctx, "shapes")["what repeated rows are"].value)
+
+
+def test_reference_rows_are_listed_for_every_task(ctx):
+    rows = table_rows(plots.reference(ctx, "shapes")["tasks"])
+    assert r"| colour | 24 | 4 | 16.7% | 4 |" in rows
+    assert r"| text | 4 | 0 | 0.0% | 0 |" in rows
 
 
 def test_a_dataset_without_refused_rows_has_no_quarantine_plot(tmp_path):
@@ -172,5 +193,8 @@ def test_evaluation_says_when_its_adapter_is_older_than_the_selection(tmp_path):
     publish_selection(ctx, tmp_path)
     publish_evaluation(ctx)
     assert "trained on 14 rows of the present selection" in str(plots.evaluation(ctx, "typical")["notes"].value)
-    publish(ctx, "selected_subset", {"recipe": "typical"}, [])
+    assert "checkpoint" not in plots.selection(ctx, "typical")
+    rows = ctx.store.read_partition("selected_subset", {"recipe": "typical"}).to_pylist()
+    publish(ctx, "selected_subset", {"recipe": "typical"}, rows[1:])
+    assert "14 rows of an earlier state" in str(plots.selection(ctx, "typical")["checkpoint"].value)
     assert "14 rows of an earlier state of the selection" in str(plots.evaluation(ctx, "typical")["notes"].value)

@@ -51,4 +51,4 @@ def test_runs_are_filed_under_the_code_location_of_the_workspace():
     for file in ("workspace.yaml", "docker/workspace.yaml"):
         (location,) = yaml.safe_load((ROOT / file).read_text())["load_from"]
         (settings,) = location.values()
-        assert REPOSITORY == f"__repository__@{settings['location_name']}"
+        assert f"__repository__@{settings['location_name']}" == REPOSITORY

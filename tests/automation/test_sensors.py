@@ -128,6 +128,16 @@ def test_nothing_that_trains_is_a_target_of_automation(deployment):
     assert {schedule.job.name for schedule in defs.schedules} == {"reselect", "maintenance"}
 
 
+def test_every_asset_that_is_materialized_has_a_job(deployment):
+    _, defs, _, _ = deployment
+    from automation.jobs import stage_job
+
+    graph = defs.resolve_asset_graph()
+    for key in graph.materializable_asset_keys:
+        job = defs.resolve_job_def(stage_job(key.to_user_string()))
+        assert key in job.asset_layer.executable_asset_keys
+
+
 def test_the_drive_of_all_recipes_trains_only_in_the_demo(deployment, monkeypatch):
     _, defs, _, run = deployment
     asked = []

@@ -8,7 +8,7 @@ import pytest
 from small_project import write_small_project
 from typer.testing import CliRunner
 
-from vsel_platform.cli import data, deployment, queries, recipes  # noqa: F401  (they register their commands)
+from vsel_platform.cli import data, deployment, queries, recipes, ui  # noqa: F401  (they register their commands)
 from vsel_platform.cli.app import app
 from vsel_platform.config import load_project
 from vsel_platform.errors import ConfigError, QueryError, SelectionError, VerificationError
@@ -74,10 +74,31 @@ def test_init_writes_a_project_that_loads_and_never_replaces_one(tmp_path):
     assert isinstance(raised(file, "init", str(file)), ConfigError)
 
 
+def test_init_says_that_weights_are_needed_or_names_models_that_need_none(tmp_path):
+    hub, small = tmp_path / "hub.yaml", tmp_path / "small.yaml"
+    output(hub, "init", str(hub))
+    assert "downloaded" in hub.read_text()
+    assert "--demo-models" in hub.read_text()
+    output(small, "init", str(small), "--demo-models", "--image-root", "my: pictures")
+    project = load_project(small)
+    assert project.datasets["train"].image_root == "my: pictures"
+    assert (project.image_encoder.name, project.vlm.model) == ("efficientnet_lite0", "embedded:demo")
+    assert (project.vlm.template, project.vlm.dtype, project.vlm.max_tokens) == ("plain", "float32", 256)
+    assert project.reference.lora == project.training.lora
+    assert project.reference.lora.rank == 16
+
+
+def test_version():
+    from vsel_platform import __version__
+
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"vsel {__version__}\n"
+
+
 def test_check_reads_without_storing(project):
     report = json.loads(output(project, "check", "--json"))[0]
     assert report["rows"] == 99
     assert sum(report["rejected"].values()) == 3
+    assert report["tasks"] == {"name": 30, "colour": 30, "count": 30, "text": 6}
     assert "would be quarantined" in output(project, "check", "shapes")
 
 
@@ -94,6 +115,10 @@ def test_dry_run_says_what_would_be_computed(project):
     assert lines[0]["stage"] == "image_embeddings"
     assert lines[0]["rows"] == lines[0]["model_passes"] == 90
     assert lines[0]["n_bytes"] > 0
+    models = json.loads(output(project, "run", "presel", "--dry-run", "--json"))["models"]
+    assert [(m["key"], m["available"]) for m in models] == [("image_encoder", True), ("vlm", True)]
+    assert "weights are in this directory" in output(project, "run", "presel", "--dry-run")
+    assert "weights" not in output(project, "run", "random", "--dry-run")
 
 
 def test_select_and_explain(project):
@@ -107,6 +132,9 @@ def test_select_and_explain(project):
     out = json.loads(output(project, "explain", "row-1", "-r", "random", "--json"))
     assert out["facts"]["position"] == 1
     assert out["sentences"]
+    assert "position 96 of dataset shapes is in quarantine" in output(project, "explain", "bad-1", "-r", "random")
+    refused = json.loads(output(project, "explain", "position:98", "-r", "random", "--json"))
+    assert (refused["selected"], refused["quarantine"][0]["reason"]) == (False, "not_an_object")
     assert isinstance(raised(project, "explain", "nothing", "-r", "random"), SelectionError)
     assert isinstance(raised(project, "explain", "row-1", "-r", "unknown"), ConfigError)
 
@@ -138,15 +166,42 @@ def test_sql_shell_goes_on_after_an_error(project):
 
 
 def test_sql_sees_the_store_as_it_was(project):
-    assert json.loads(output(project, "sql", "from manifest", "--as-of", "2020-01-01", "--json"))["rows"] == []
+    error = raised(project, "sql", "from manifest", "--as-of", "2020-01-01")
+    assert isinstance(error, QueryError)
+    assert "the store was empty at 2020-01-01" in str(error)
+    rows = json.loads(output(project, "sql", "from manifest", "--as-of", "2100-01-01", "--json"))["rows"]
+    assert len(rows) == 96
+
+
+def test_sql_cuts_nothing_without_a_terminal(project):
+    long = "x" * 300
+    found = invoke(project, "sql", f"select '{long}' as a_rather_long_name, 1 as second").stdout
+    assert long in found
+    assert found.split()[:2] == ["a_rather_long_name", "second"]
+
+
+def test_sql_prints_csv(project):
+    query = "select 'a,b' as text, null as nothing, [1, 2] as list, 1.5 as number"
+    assert output(project, "sql", "--csv", query) == 'text,nothing,list,number\n"a,b",,"[1,2]",1.5\n'
+    assert isinstance(raised(project, "sql", "--csv", "--json", query), QueryError)
 
 
 def test_lineage_doctor_gc_config(project):
-    assert "manifest/dataset=shapes" in output(project, "lineage", "selected_subset/recipe=random")
+    lineage = output(project, "lineage", "selected_subset/recipe=random")
+    assert "manifest/dataset=shapes" in lineage
+    assert "rows.json  source file" in lineage
     assert {f["check"] for f in json.loads(output(project, "doctor", "--json"))} >= {"store", "conditional writes"}
     assert "would remove" in output(project, "gc", "--dry-run")
-    assert json.loads(output(project, "config", "show", "--json"))["name"] == "small"
-    assert "random" in output(project, "config", "show")
+    assert {f["check"] for f in json.loads(output(project, "doctor", "--json"))} >= {"image_encoder", "vlm"}
+    shown = json.loads(output(project, "config", "show", "--json"))
+    assert shown["name"] == "small"
+    assert "base_dir" not in shown
+
+
+def test_config_show_is_a_project_file(project):
+    again = project.with_name("again.yaml")
+    again.write_text(output(project, "config", "show"))
+    assert load_project(again) == load_project(project)
 
 
 def test_missing_project_file_is_one_message(tmp_path):

@@ -120,6 +120,44 @@ def test_mass_is_that_of_the_map_for_any_choice(case):
     np.testing.assert_allclose(found, eager_mass(query, key, queries, keys), atol=1e-6)
 
 
+@pytest.mark.parametrize("elements", [1, attention.BLOCK_ELEMENTS])
+@pytest.mark.parametrize("key_heads", [4, 1])
+def test_tokens_that_are_not_valid_are_as_if_they_were_not_there(monkeypatch, key_heads, elements):
+    monkeypatch.setattr(attention, "BLOCK_ELEMENTS", elements)
+    query, key = tensors(rows=2, key_heads=key_heads)
+    valid = torch.ones(2, 9, dtype=torch.bool)
+    valid[0, [3, 4, 5]] = False
+    queries, keys = places([8, 6], [8, 6]), places([0, 2, 4, 7], [0, 2, 4, 7])
+    found = attention_mass(query, key, queries, keys, valid=valid)
+    kept = [0, 1, 2, 6, 7, 8]
+    alone = attention_mass(query[:1, :, kept], key[:1, :, kept], places([5, 3]), places([0, 2, 4]))
+    np.testing.assert_allclose(found[0, [0, 1, 3]], alone[0], atol=1e-6)
+    assert found[0, 2] == 0
+    np.testing.assert_allclose(found[1:], eager_mass(query[1:], key[1:], queries[1:], keys[1:]), atol=1e-6)
+
+
+def test_a_row_with_fewer_queries_and_hidden_tokens_is_finite():
+    query, key = tensors(rows=2)
+    valid = torch.tensor([[True] * 4 + [False] * 5, [True] * 9])
+    found = attention_mass(query, key, places([3], [2, 8]), places([0, 3], [8, 1]), valid=valid)
+    assert torch.isfinite(found).all()
+    np.testing.assert_allclose(found, eager_mass(query, key, places([3], [2, 8]), places([0, 3], [8, 1])), atol=1e-6)
+
+
+@given(chosen(), st.sets(st.integers(0, 11)))
+@settings(max_examples=50, deadline=None)
+def test_the_attention_of_a_query_is_shared_among_the_valid_tokens_before_it(case, hidden):
+    n_query, n_tokens, key_heads, queries, _, seed = case
+    query, key = tensors(2, 4, key_heads, n_query, n_tokens, seed=seed)
+    valid = torch.tensor([[i not in hidden for i in range(n_tokens)]] * 2)
+    valid[:, 0] = True
+    everything = torch.arange(n_tokens).expand(2, -1)
+    found = attention_mass(query, key, queries, everything, valid=valid)
+    assert (found[~valid] == 0).all()
+    has_queries = (queries >= 0).any(dim=1) if queries.shape[1] else torch.zeros(2, dtype=torch.bool)
+    np.testing.assert_allclose(found.sum(dim=1), has_queries.float(), atol=1e-5)
+
+
 def llama(implementation="sdpa", key_heads=2):
     """A Llama text model of three layers."""
     from transformers import LlamaConfig, LlamaModel

@@ -168,3 +168,34 @@ def test_questions_and_answers_share_no_token(pairs):
     row = renderer().render(turns, sum(q.count("<image>") for q, _ in pairs))
     assert not (row.is_question & (row.answer_index >= 0)).any()
     assert not row.is_question[row.input_ids == IMAGE_ID].any()
+
+
+@pytest.mark.parametrize("template", ["vicuna_v1", "plain"])
+def test_a_prompt_is_the_row_up_to_its_answer(template):
+    turns = conversation("<image>\nWhat colour?", "It is red.", "And <image>\nthis?", "A cat.")
+    prompt = renderer(template).render_prompt(turns[:-1], 2)
+    whole = renderer(template).render(turns, 2)
+    assert prompt.input_ids.tolist() == whole.input_ids[: len(prompt)].tolist()
+    assert TOKENIZER.decode(whole.input_ids[len(prompt) :]).lstrip(" ") == "A cat.</s>"
+    assert answer_texts(prompt) == {0: "It is red.</s>"}
+    assert question_text(prompt) == question_text(whole)
+    assert (prompt.input_ids == IMAGE_ID).sum() == 2 * IMAGE_TOKENS
+
+
+def test_a_prompt_has_no_targets_of_its_own_and_says_what_was_cut():
+    turns = conversation("<image>\nHow many people?", "")[:1]
+    whole, cut = renderer().render_prompt(turns, 1), renderer(max_tokens=50).render_prompt(turns, 1)
+    assert (whole.n_targets, whole.n_cut) == (0, 0)
+    assert (len(cut), cut.n_cut) == (50, len(whole) - 50)
+    assert TOKENIZER.decode(whole.input_ids).endswith("ASSISTANT:")
+
+
+@pytest.mark.parametrize(("tags", "images"), [(0, 1), (1, 0), (2, 1)])
+def test_a_prompt_shows_the_images_that_it_promises(tags, images):
+    with pytest.raises(DataError, match=f"{tags} <image> tags in the turns, but {images} images"):
+        renderer().render_prompt([("user", "<image>" * tags + "hi")], images)
+
+
+def test_a_prompt_of_an_unknown_role_is_an_error():
+    with pytest.raises(DataError, match="role 'human'"):
+        renderer().render_prompt([("human", "hi")], 0)

@@ -51,6 +51,21 @@ def test_an_empty_question_leaves_no_double_blank():
     assert text == f"{SYSTEM} USER: ASSISTANT: Yes</s>"
 
 
+def test_a_prompt_ends_where_the_answer_begins():
+    prompt = load_template("vicuna_v1").prompt([("user", "<image>\nWhat?")], end="</s>")
+    assert prompt.text == f"{SYSTEM} USER: <image>\nWhat? ASSISTANT:"
+    assert (answers(prompt), questions(prompt)) == ([], ["<image>\nWhat?"])
+    plain = load_template("plain").prompt([*TURNS, ("user", "Why?")], end="<eos>")
+    assert plain.text == "<image>\nWhat?\nA cat.<eos>Where?\n On a mat <eos>Why?\n"
+    assert questions(plain) == ["<image>\nWhat?", "Where?", "Why?"]
+
+
+@pytest.mark.parametrize("turns", [[("human", "hi")], [("user", "hi"), ("system", "late")]])
+def test_a_prompt_of_unknown_roles_or_a_late_system_turn_is_an_error(turns):
+    with pytest.raises(DataError, match="a turn has the role"):
+        load_template("vicuna_v1").prompt(turns, end="</s>")
+
+
 @pytest.mark.parametrize("blank", ["", "  ", "\n"])
 def test_a_blank_answer_has_an_empty_range(blank):
     ((start, end),) = load_template("plain").render([("user", "q"), ("assistant", blank)], end="</s>").answers
@@ -90,6 +105,17 @@ def test_answer_ranges_hold_the_answers_whatever_the_texts_contain(turns, name):
     rendered = load_template(name).render(turns, end="</s>")
     words = [text for role, text in turns if role == "assistant"]
     assert answers(rendered) == [text + "</s>" if text.strip() else "" for text in words]
+
+
+@given(conversations, texts, st.sampled_from(["vicuna_v1", "plain"]))
+def test_the_answer_goes_on_where_the_prompt_ends(turns, question, name):
+    turns = [*turns, ("user", question)]
+    prompt = load_template(name).prompt(turns, end="</s>")
+    whole = load_template(name).render([*turns, ("assistant", "Yes")], end="</s>")
+    assert whole.text.startswith(prompt.text)
+    assert whole.text[len(prompt.text) :].lstrip(" ") == "Yes</s>"
+    assert prompt.questions == whole.questions
+    assert prompt.answers == whole.answers[:-1]
 
 
 @given(conversations)

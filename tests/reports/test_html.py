@@ -107,6 +107,7 @@ def test_tasks_have_totals_with_reference_and_a_named_share(page):
     assert {"With reference", "Share of the image rows left after reference"} <= set(page.texts)
     cells = page.texts[page.texts.index("With reference") :]
     assert cells[cells.index(NASTY) : cells.index("count")].count("6") == 1
+    assert any(text.startswith("Share, budget and selected rows are without the reference rows") for text in page.texts)
     assert "Share of the budget" in Page(selection_page(report(method="random"))).texts
 
 

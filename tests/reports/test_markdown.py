@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsel_platform.reports.markdown import cell, table
+from vsel_platform.reports.markdown import Long, cell, table
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,7 @@ def test_numbers_are_aligned_to_the_right():
 
 def test_a_table_without_rows_is_its_head():
     assert table(["task"], []) == "| task |\n| --- |"
+
+
+def test_a_long_text_is_not_cut_and_still_no_markup():
+    assert cell(Long("a|b " * 40)) == ("a\\|b " * 40).strip()

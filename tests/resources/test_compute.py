@@ -11,7 +11,7 @@ from vsel_platform.pipeline.context import StageResult, no_progress
 from vsel_platform.worker import Job, is_passing
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=0)
-TEXT = "images/shard=none has not been materialized"
+TEXT = "images of shard none has not been materialized"
 
 
 def materialize(tmp_path, backend):

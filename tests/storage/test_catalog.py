@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import time
@@ -118,11 +119,20 @@ def test_as_of_shows_the_store_as_it_was(root):
         found = rows(open_catalog(store, as_of=as_of), "SELECT dataset, position FROM quarantine ORDER BY 2")
         return [f"{dataset}{position}" for dataset, position in found]
 
-    assert positions("2000-01-01") == []
+    with pytest.raises(StorageError, match=rf"the store was empty at 2000-01-01; .* {re.escape(first.created_at)}"):
+        positions("2000-01-01")
     assert positions(first.created_at) == ["a1"]
     assert positions(second.created_at) == ["a2", "a3"]
     assert positions(third.created_at) == ["a2", "a3", "b4"]
     assert positions(None) == ["a2", "a3", "b4"]
+
+
+def test_a_table_that_came_later_is_empty_before(root):
+    store = Store(root)
+    first = store.publish("quarantine", {"dataset": "a"}, quarantine(1))
+    manifest = {name: [] for name in TABLES["manifest"].column_names}
+    store.publish("manifest", {"dataset": "a"}, pa.table(manifest, TABLES["manifest"].arrow_schema()))
+    assert snapshot(store, as_of=first.created_at, tables={"manifest"}) == []
 
 
 def test_a_manifest_shows_exactly_the_states_that_it_names(root):

@@ -54,6 +54,35 @@ def test_a_collected_input_is_named(store):
     assert f"{gone} (collected)" in as_text(tree)
 
 
+def test_a_subtree_is_written_once(store):
+    source = publish(store, {"dataset": "a"}, [])
+    middle = publish(store, {"dataset": "b"}, [source.reference])
+    last = publish(store, {"dataset": "c"}, [middle.reference, middle.reference])
+    lines = as_text(trace(store, last.key)).splitlines()
+    assert [line.split()[0] for line in lines] == [last.key, middle.key, source.key, middle.key]
+    assert lines[3].endswith("(as above)")
+    assert not any("(as above)" in line for line in lines[:3])
+
+
+def test_what_was_read_from_a_source_ends_in_its_files_and_fingerprint(store):
+    found = {"source_content": "f00d", "source_files": [f"/data/{n}.json" for n in range(7)], "n_source_files": 120}
+    pointer = store.publish("quarantine", NAME, rows("x"), metadata=found)
+    tree = trace(store, pointer.key)
+    assert tree["source"] == {"files": found["source_files"], "n_files": 120, "fingerprint": "f00d"}
+    lines = [line.strip() for line in as_text(tree).splitlines()[1:]]
+    assert lines[0] == "/data/0.json  source file"
+    assert lines[-2:] == ["115 more source files", "source fingerprint  f00d"]
+
+
+def test_an_artifact_has_files_and_no_rows(store, tmp_path):
+    (tmp_path / "card.md").write_text("a card")
+    pointer = store.publish_artifact("reference_model", {"dataset": "a"}, tmp_path)
+    tree = trace(store, pointer.key)
+    assert (tree["rows"], tree["files"]) == (None, len(pointer.files))
+    assert "1 file(s)" in as_text(tree)
+    assert "rows" not in as_text(tree)
+
+
 def test_an_unknown_name_tells_the_known_ones(store):
     publish(store, {"dataset": "a"}, [])
     with pytest.raises(StorageError, match=r"nothing is published as .*known: quarantine/dataset=a"):

@@ -119,7 +119,9 @@ def test_an_error_inside_the_query_is_told(store):
 def test_time_travel_reaches_queries(store):
     (pointer,) = store.pointers("quarantine")
     count = "SELECT count(*) FROM quarantine"
-    assert run_query(store, count, as_of="2000-01-01").rows == [(0,)]
+    assert run_query(store, count, as_of="2100-01-01").rows == [(3,)]
+    with pytest.raises(QueryError, match="the store was empty at 2000-01-01"):
+        run_query(store, count, as_of="2000-01-01")
     assert run_query(store, count, manifest={"inputs": [pointer.reference]}).rows == [(3,)]
     with pytest.raises(QueryError, match="not a time"):
         run_query(store, count, as_of="yesterday")

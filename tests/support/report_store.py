@@ -131,7 +131,9 @@ def publish_content(ctx: Context, directory: Path) -> None:
 
 
 def publish_scores(ctx: Context) -> None:
-    """Reference model with its training report, losses of its rows, PreSel's tables."""
+    """Reference subset (12 rows), reference model with its training report, losses of its rows, PreSel's tables."""
+    reference = [row | {"image_id": row["image_ids"][0]} for row in contents()[:12]]
+    publish(ctx, "reference_subset", {"dataset": "shapes"}, reference)
     adapter = Path(ctx.store.files.url("")).parent / "adapter"
     adapter.mkdir()
     (adapter / "losses.json").write_text(json.dumps([4.0 - 0.05 * step for step in range(40)]))

@@ -84,6 +84,31 @@ def select(recipe: RecipeArgument, project: ProjectOption = DEFAULT_PROJECT, jso
         say(f"{recipe}: {result.rows:,} rows selected in {result.seconds:.1f} s")
 
 
+@app.command(epilog="Examples: vsel compare presel_15 visnec_15 random_15;  vsel compare --page comparison.html")
+def compare(
+    recipes: Annotated[
+        list[str] | None, typer.Argument(help="Recipes of one dataset; none: all that selected.")
+    ] = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+    page: Annotated[Path | None, typer.Option(help="Write a page with plots and thumbnails here.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare selections: what they share, cover and repeat, with a range of random ones of the same size."""
+    from vsel_platform.pipeline import compare as comparing
+    from vsel_platform.reports.comparison import as_text, comparison_page
+
+    ctx = open_context(project)
+    names = list(recipes or ())
+    dataset = ctx.project.recipe(names[0]).dataset if names else next(iter(ctx.project.datasets))
+    found = comparing.compare(ctx, dataset, names or comparing.compared_recipes(ctx, dataset))
+    if page is not None:
+        page.write_text(comparison_page(ctx, found), "utf-8")
+    if json:
+        print_json({"dataset": dataset, "recipes": found.rows, "pairs": found.pairs})
+    else:
+        say(as_text(found) + (f"\nwrote {page}" if page else ""))
+
+
 @app.command(epilog="Example: vsel methods")
 def methods(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -> None:
     """List the methods that a recipe can name, and the parts that it can exchange."""

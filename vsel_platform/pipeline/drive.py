@@ -7,6 +7,7 @@ from vsel_platform.pipeline import (
     attention,
     base_losses,
     clustering,
+    compare,
     embeddings,
     ingest,
     losses,
@@ -45,6 +46,7 @@ _RUN: dict[str, Callable[[Context, str], StageResult]] = {
     "losses": losses.run,
     "presel_scores": scores.run,
     "selected_subset": selection.run,
+    compare.STAGE: compare.run,
     "finetuned_checkpoint": training.run_checkpoint,
     "evaluation": training.run_evaluation,
 }

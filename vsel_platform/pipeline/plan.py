@@ -10,6 +10,7 @@ from vsel_platform.pipeline import (
     attention,
     base_losses,
     clustering,
+    compare,
     embeddings,
     ingest,
     losses,
@@ -63,7 +64,8 @@ def next_steps(ctx: Context, recipes: list[str], *, train: bool = False) -> list
     """
     named = {name: ctx.project.recipe(name) for name in recipes}
     score_stages = [method_scores.stage_name(score) for score in scores_of(ctx.project, named.values())]
-    for stage in (*SIGNAL_STAGES, *score_stages, "selected_subset", *(TRAIN_STAGES if train else ())):
+    last = ("selected_subset", compare.STAGE, *(TRAIN_STAGES if train else ()))
+    for stage in (*SIGNAL_STAGES, *score_stages, *last):
         steps = list(_stale(ctx, stage, recipes))
         if steps:
             return steps
@@ -133,6 +135,11 @@ def _recipes(ctx: Context, recipes: list[str]) -> list[str]:
     return recipes
 
 
+def _compared(ctx: Context, recipes: list[str]) -> list[str]:
+    """Datasets of the recipes with selections to compare."""
+    return [name for name in _datasets(ctx, recipes) if len(compare.compared_recipes(ctx, name)) > 1]
+
+
 def _trained(ctx: Context, recipes: list[str]) -> list[str]:
     return [name for name in recipes if ctx.project.recipe(name).train]
 
@@ -200,6 +207,7 @@ _STAGES: dict[str, _Stage] = {
     "losses": (_shards, losses.is_current, _want_losses),
     "presel_scores": (_scored, scores.is_current, lambda ctx, name: scores.inputs(ctx, name).fingerprint),
     "selected_subset": (_recipes, selection.is_current, lambda ctx, name: selection.inputs(ctx, name).fingerprint),
+    compare.STAGE: (_compared, compare.is_current, lambda ctx, name: compare.inputs(ctx, name).fingerprint),
     "finetuned_checkpoint": (
         _trained,
         training.checkpoint_is_current,

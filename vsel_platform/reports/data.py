@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from vsel_platform.methods.presel import instruction_relevance
 from vsel_platform.pipeline.context import Context
 from vsel_platform.storage.pointers import Pointer
-from vsel_platform.training.adapter import LOSSES_FILE
 
 Floats = NDArray[np.float64]
 
@@ -134,11 +132,32 @@ def visual_gain_of_shard(ctx: Context, shard: str) -> Floats:
     return np.array([blind - full for full, blind in pairs if full is not None and blind is not None], np.float64)
 
 
-def training_losses(ctx: Context, table: str, partition: dict[str, str]) -> list[float]:
-    """Loss of every training step of a stored adapter [nat/token], in order; empty if none is recorded."""
-    pointer = ctx.store.pointer(table, partition)
-    file = next((f for f in pointer.files if f.path.endswith(f"/{LOSSES_FILE}")), None) if pointer else None
-    return [float(loss) for loss in orjson.loads(ctx.store.files.read(file.path))] if file else []
+@dataclass(frozen=True, slots=True)
+class TaskReference:
+    """Reference subset of a task: its rows, the distinct images that they show, and all distinct rows of the task."""
+
+    task: str
+    n_reference: int
+    n_images: int
+    n_rows: int
+
+
+def reference_tasks(ctx: Context, dataset: str) -> list[TaskReference]:
+    """The reference subset of a dataset by task, tasks without a reference row included; empty if there is none."""
+    pointer = ctx.store.pointer("reference_subset", {"dataset": dataset})
+    summary = dataset_summary(ctx, dataset)
+    if pointer is None or summary is None:
+        return []
+    rows: dict[str, int] = {}
+    images: dict[str, set[str]] = {}
+    for table in parts(ctx, pointer, ["task", "image_id"]):
+        add_counts(rows, table["task"])
+        for task, image in zip(table["task"].to_pylist(), table["image_id"].to_pylist(), strict=True):
+            images.setdefault(task, set()).add(image)
+    return [
+        TaskReference(task, rows.get(task, 0), len(images.get(task, ())), total)
+        for task, total in sorted(summary.tasks.items())
+    ]
 
 
 def scores_pointer(ctx: Context, dataset: str, mode: str, table: str = "presel_scores") -> Pointer | None:

@@ -1,4 +1,4 @@
-"""The plot page of a selection: one HTML file without any request, readable in light and dark."""
+"""Pages of selections and comparisons: one HTML file without any request, readable in light and dark."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,8 @@ th, td { padding: 7px 12px; text-align: left; vertical-align: top; border-bottom
 tr:last-child td { border-bottom: 0; }
 th { color: var(--muted); font-weight: 500; vertical-align: bottom; }
 tbody th { color: var(--ink); background: var(--paper); }
-.n { text-align: right; white-space: nowrap; } .text { min-width: 240px; overflow-wrap: anywhere; }
+.n { text-align: right; white-space: nowrap; } th.n { white-space: normal; }
+.text { min-width: 240px; overflow-wrap: anywhere; }
 code { font: 12px ui-monospace, monospace; color: var(--muted); }
 figure { margin: 0 0 16px; background: #ffffff; border: 1px solid var(--line); border-radius: 10px; padding: 10px;
   text-align: center; }
@@ -52,12 +53,17 @@ def selection_page(report: SelectionReport) -> str:
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(_lead(report))}</p>',
         _facts(report),
-        _section("Notes", _notes(report.notes)),
-        _section("Files", _files(report.files)),
-        _section("Plots", "".join(_figure(plot) for plot in report.plots)),
-        _section("Tasks", _tasks(report)),
-        _section("First rows of each reason, by rank", _ranking(report)),
+        section("Notes", notes(report.notes)),
+        section("Files", _files(report.files)),
+        section("Plots", "".join(figure(plot) for plot in report.plots)),
+        section("Tasks", _tasks(report)),
+        section("First rows of each reason, by rank", _ranking(report)),
     ]
+    return document(title, body)
+
+
+def document(title: str, body: Iterable[str]) -> str:
+    """A page of parts: styles inside, nothing loaded from anywhere, no script."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -91,21 +97,24 @@ def _facts(report: SelectionReport) -> str:
     return f"<dl>{''.join(items)}</dl>"
 
 
-def _section(heading: str, content: str) -> str:
+def section(heading: str, content: str) -> str:
+    """A part with a heading; nothing without content."""
     return f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>" if content else ""
 
 
-def _notes(notes: Sequence[str]) -> str:
+def notes(notes: Sequence[str]) -> str:
+    """Remarks as a list; nothing without any."""
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f'<ul class="notes">{items}</ul>' if items else ""
 
 
 def _files(files: dict[str, str]) -> str:
-    rows = [[_cell(name), f'<td><a href="./{quote(file)}">{escape(file)}</a></td>'] for name, file in files.items()]
-    return _table(["What", "File beside this page"], rows) if rows else ""
+    rows = [[cell(name), f'<td><a href="./{quote(file)}">{escape(file)}</a></td>'] for name, file in files.items()]
+    return table(["What", "File beside this page"], rows) if rows else ""
 
 
-def _figure(plot: Plot) -> str:
+def figure(plot: Plot) -> str:
+    """A plot as a picture inside the page."""
     data = base64.b64encode(plot.png).decode("ascii")
     return f'<figure><img alt="{escape(plot.name)}" src="data:image/png;base64,{data}"></figure>\n'
 
@@ -113,16 +122,22 @@ def _figure(plot: Plot) -> str:
 def _tasks(report: SelectionReport) -> str:
     rows = [
         [
-            _cell(t.task, "text"),
-            *(_cell(number(n), "n") for n in (t.n_total, t.n_reference)),
-            _cell("–" if t.difficulty is None else f"{t.difficulty:.3f}", "n"),
-            _cell(f"{t.weight:.1%}", "n"),
-            *(_cell(number(n), "n") for n in (t.budget, t.n_selected, t.n_taken)),
+            cell(t.task, "text"),
+            *(cell(number(n), "n") for n in (t.n_total, t.n_reference)),
+            cell("–" if t.difficulty is None else f"{t.difficulty:.3f}", "n"),
+            cell(f"{t.weight:.1%}", "n"),
+            *(cell(number(n), "n") for n in (t.budget, t.n_selected, t.n_taken)),
         ]
         for t in report.tasks
     ]
     headers = ["Task", "Rows", "Reference", "Difficulty", report.share_name, "Budget", "Selected", "With reference"]
-    return _table(headers, rows, numeric=range(1, 8)) if rows else ""
+    note = ""
+    if any(t.n_reference for t in report.tasks):
+        note = (
+            '<p class="lead">Share, budget and selected rows are without the reference rows; '
+            "the last column counts them in.</p>\n"
+        )
+    return note + table(headers, rows, numeric=range(1, 8)) if rows else ""
 
 
 def _ranking(report: SelectionReport) -> str:
@@ -135,25 +150,27 @@ def _ranking(report: SelectionReport) -> str:
             reason = row.reason
             rows.append([f'<th colspan="{len(headers)}">{escape(sentences.get(reason, reason))}</th>'])
         rows.append(_ranked(row))
-    return _table(headers, rows, numeric=(0, 2, 4)) if rows else ""
+    return table(headers, rows, numeric=(0, 2, 4)) if rows else ""
 
 
 def _ranked(row: RankedRow) -> list[str]:
     return [
-        _cell(number(row.rank), "n"),
-        _cell(row.task),
-        _cell("–" if row.score is None else f"{row.score:.4f}", "n"),
+        cell(number(row.rank), "n"),
+        cell(row.task),
+        cell("–" if row.score is None else f"{row.score:.4f}", "n"),
         f'<td class="text">{escape(row.text)}<br><code>{escape(row.sample_id[:16])}</code></td>',
-        _cell(str(row.position), "n"),
+        cell(str(row.position), "n"),
     ]
 
 
-def _cell(text: str, kind: str = "") -> str:
+def cell(text: str, kind: str = "") -> str:
+    """A table cell; every text is escaped. `kind` n is for numbers."""
     attribute = f' class="{kind}"' if kind else ""
     return f"<td{attribute}>{escape(text)}</td>"
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Iterable[int] = ()) -> str:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Iterable[int] = ()) -> str:
+    """A table that scrolls sideways; columns in `numeric` are aligned right."""
     right = set(numeric)
     head = "".join(
         f'<th class="n">{escape(name)}</th>' if i in right else f"<th>{escape(name)}</th>"

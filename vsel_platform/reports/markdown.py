@@ -5,8 +5,14 @@ from collections.abc import Sequence
 _SPECIAL = str.maketrans({c: "\\" + c for c in "\\`*_{}[]<>|#~$!"})
 
 
+class Long(str):
+    """A text that a cell shows in full."""
+
+    __slots__ = ()
+
+
 def cell(value: object, limit: int = 80) -> str:
-    """A value as the text of one cell: one line, at most `limit` characters, nothing in it is markup.
+    """A value as the text of one cell: one line, at most `limit` characters unless `Long`, nothing in it is markup.
 
     A missing value is a dash; numbers have thousands separators, measures three significant digits.
     """
@@ -19,7 +25,7 @@ def cell(value: object, limit: int = 80) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     text = " ".join(str(value).split())
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    text = text if len(text) <= limit or isinstance(value, Long) else text[: limit - 1] + "…"
     return text.translate(_SPECIAL)
 
 

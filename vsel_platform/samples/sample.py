@@ -67,7 +67,8 @@ REASONS: dict[Reason, str] = {
     Reason.IMAGE_TOO_MANY_BYTES: "The image file is larger than `images.max_bytes`.",
     Reason.IMAGE_TOO_MANY_PIXELS: "The image has more pixels than `images.max_pixels`.",
     Reason.IMAGE_FORMAT_NOT_ALLOWED: "The image is of a format that `images.formats` does not name.",
-    Reason.DUPLICATE_ROW: "The complete row, id included, stands at an earlier position already.",
+    Reason.DUPLICATE_ROW: "The complete row, id included, stands at an earlier position already; "
+    "the same content under another id is accepted, as a repeated row.",
 }
 
 

@@ -1,0 +1,202 @@
+"""Selections side by side: overlap, coverage against random ones, and what one keeps and another drops."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from vsel_platform.pipeline.compare import RANDOM_SEEDS, Comparison
+from vsel_platform.pipeline.context import Context
+from vsel_platform.reports.html import cell, document, figure, section, table
+from vsel_platform.reports.pictures import Caption, distinct_pictures, excerpts, tiles
+from vsel_platform.reports.selection_report import Plot
+from vsel_platform.reports.style import (
+    FONT,
+    INK,
+    POOL,
+    SELECTED,
+    WARNING,
+    add_legend,
+    label,
+    new_figure,
+    number,
+    style_axes,
+    to_png,
+)
+from vsel_platform.reports.thumbnails import contact_sheet
+
+MAX_SHEETS = 6
+CANDIDATES = 400
+PANELS = (
+    ("cluster_coverage", "clusters with a selected row", 100.0, "%"),
+    ("image_coverage", "distinct images shown", 100.0, "%"),
+    ("repeated_images", "rows that repeat an image", 1.0, "rows"),
+    ("tokens", "text tokens", 1.0, "tokens"),
+)
+
+
+def overlap_map(found: Comparison) -> bytes:
+    """Jaccard of every pair of selections as a matrix."""
+    n = len(found.recipes)
+    place = {name: i for i, name in enumerate(found.recipes)}
+    values = np.full((n, n), np.nan)
+    for pair in found.pairs:
+        a, b = place[str(pair["recipe"])], place[str(pair["other"])]
+        values[a, b] = values[b, a] = pair["jaccard"]
+    expected = max(row["random_overlap_high"] for row in found.rows)
+    picture = new_figure(
+        150 + 34 * n,
+        f"How much the selections of {found.dataset} share",
+        f"shared rows over all rows of both (Jaccard); two random selections share up to {expected:.0%}",
+    )
+    axes = picture.subplots()
+    axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    names = [label(name, 22) for name in found.recipes]
+    axes.set_xticks(range(n), labels=names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(n), labels=names)
+    axes.tick_params(colors=INK, length=0, labelsize=9, labelfontfamily=FONT)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "white" if value > 0.5 else INK
+            axes.text(column, row, f"{value:.0%}", ha="center", va="center", size=8.5, color=colour, family=FONT)
+    return to_png(picture)
+
+
+def coverage_panels(found: Comparison) -> bytes:
+    """What each selection covers, and the range of random selections of the same size, in one panel per measure."""
+    n = len(found.recipes)
+    picture = new_figure(
+        (150 + 22 * n) * 2,
+        f"What the selections of {found.dataset} cover",
+        f"points: selections; grey: range of {len(RANDOM_SEEDS)} random selections of the same size",
+        legend_px=16,
+    )
+    panels = picture.subplots(2, 2, sharey=True)
+    for axes, (name, text, scale, unit) in zip(panels.flat, PANELS, strict=True):
+        for row, values in enumerate(found.rows):
+            low, high, own = (values[key] * scale for key in (f"{name}_random_low", f"{name}_random_high", name))
+            outside = own < low or own > high
+            axes.plot([low, high], [row, row], color=POOL, linewidth=7, solid_capstyle="round", zorder=1)
+            axes.plot([own], [row], "o", color=WARNING if outside else SELECTED, markersize=6, zorder=2)
+        style_axes(axes, xlabel=f"{text} [{unit}]", grid="x")
+        axes.set_yticks(range(n), labels=[label(name, 22) for name in found.recipes])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(n - 0.5, -0.5)
+    first = panels.flat[0]
+    first.plot([], [], "o", color=SELECTED, label="within the random range")
+    first.plot([], [], "o", color=WARNING, label="outside of it")
+    add_legend(first)
+    return to_png(picture)
+
+
+def keep_drop_sheet(ctx: Context, found: Comparison, keeps: str, drops: str) -> bytes | None:
+    """Rows, each picture once, that the one selects and the other does not, and the other way round."""
+    both, counts = {}, {}
+    for one, other in ((keeps, drops), (drops, keeps)):
+        rows = found.selected[one][~np.isin(found.selected[one], found.selected[other])]
+        counts[one] = len(rows)
+        both[one] = [found.pool.sample_ids[i] for i in rows[:CANDIDATES].tolist()]
+    texts = excerpts(ctx, found.dataset, {sample for ids in both.values() for sample in ids})
+    tasks = _tasks(ctx, found, both)
+    sections = []
+    for one, other in ((keeps, drops), (drops, keeps)):
+        captions = [Caption(sample, tasks.get(sample, "")) for sample in both[one]]
+        shown = distinct_pictures(captions, texts)
+        sections.append((f"{one} keeps, {other} drops ({counts[one]:,} rows)", tiles(ctx, shown, texts)))
+    return contact_sheet(
+        sections, title=f"{keeps} against {drops}", subtitle="the first rows by rank, each picture once"
+    )
+
+
+def _tasks(ctx: Context, found: Comparison, rows: dict[str, list[str]]) -> dict[str, str]:
+    tasks: dict[str, str] = {}
+    for recipe in rows:
+        selection = ctx.store.read_partition("selected_subset", {"recipe": recipe}, ["sample_id", "task"])
+        tasks |= dict(zip(selection["sample_id"].to_pylist(), selection["task"].to_pylist(), strict=True))
+    return tasks
+
+
+def comparison_plots(ctx: Context, found: Comparison) -> list[Plot]:
+    """All plots of a comparison: overlap, coverage, and sheets of the first recipe against others."""
+    made: dict[str, bytes | None] = {"overlap": overlap_map(found), "coverage": coverage_panels(found)}
+    first = found.recipes[0]
+    for other in found.recipes[1 : MAX_SHEETS + 1]:
+        made[f"{first} against {other}"] = keep_drop_sheet(ctx, found, first, other)
+    return [Plot(name, png) for name, png in made.items() if png is not None]
+
+
+def comparison_page(ctx: Context, found: Comparison) -> str:
+    """The page as one HTML document."""
+    title = f"Comparison of selections of {found.dataset}"
+    lead = f"{len(found.recipes)} selections, each against {len(RANDOM_SEEDS)} random ones of its size."
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="lead">{escape(lead)}</p>',
+        section("Selections", recipes_table(found)),
+        section("Plots", "".join(figure(plot) for plot in comparison_plots(ctx, found))),
+        section("Pairs", pairs_table(found)),
+    ]
+    return document(title, body)
+
+
+def recipes_table(found: Comparison) -> str:
+    """The selections as a table, the random range below each figure that has one."""
+    headers = ["Recipe", "Method", "Rows", "Tasks", "Clusters", "Images", "Repeated images", "Tokens", "Training"]
+    rows = [[cell(str(r["recipe"])), cell(str(r["method"])), *_figures(r)] for r in found.rows]
+    return table(headers, rows, numeric=range(2, 9))
+
+
+def _figures(row: dict[str, Any]) -> list[str]:
+    shares = ("task_coverage", "cluster_coverage", "image_coverage")
+    cells = [cell(number(row["rows"]), "n")]
+    cells += [cell(_with_range(row, name, lambda value: f"{value:.1%}"), "n") for name in shares]
+    cells += [cell(_with_range(row, name, number), "n") for name in ("repeated_images", "tokens")]
+    hours = row["training_hours"]
+    return [*cells, cell("–" if hours is None else f"{hours:.3g} h", "n")]
+
+
+def _with_range(row: dict[str, Any], name: str, show: Callable[[float], str]) -> str:
+    values = [row[key] for key in (name, f"{name}_random_low", f"{name}_random_high")]
+    own, low, high = (show(value) for value in values)
+    return f"{own} (random {low} to {high})"
+
+
+def pairs_table(found: Comparison) -> str:
+    """Every pair, the least alike first."""
+    ordered: Sequence[dict[str, Any]] = sorted(found.pairs, key=lambda p: (p["jaccard"], str(p["recipe"])))
+    rows = [
+        [
+            cell(str(p["recipe"])),
+            cell(str(p["other"])),
+            cell(f"{p['jaccard']:.1%}", "n"),
+            cell(number(p["shared_rows"]), "n"),
+            cell("–" if p["rank_correlation"] is None else f"{p['rank_correlation']:.2f}", "n"),
+        ]
+        for p in ordered
+    ]
+    headers = ["Recipe", "Other", "Overlap (Jaccard)", "Shared rows", "Rank correlation of the scores"]
+    return table(headers, rows, numeric=range(2, 5))
+
+
+def as_text(found: Comparison) -> str:
+    """The comparison for a terminal."""
+    width = max(len(name) for name in found.recipes)
+    lines = [
+        f"{'recipe':{width}}  {'rows':>7} {'clusters':>9} {'random':>15} {'images':>8} {'repeated':>9} {'tokens':>10}"
+    ]
+    for row in found.rows:
+        low, high = (row[f"cluster_coverage_random_{end}"] for end in ("low", "high"))
+        band = f"{low:.1%} to {high:.1%}"
+        lines.append(
+            f"{row['recipe']!s:{width}}  {row['rows']:>7,} {row['cluster_coverage']:>9.1%} {band:>15} "
+            f"{row['image_coverage']:>8.1%} {row['repeated_images']:>9,} {row['tokens']:>10,.0f}"
+        )
+    lines += ["", f"{'pair':{2 * width + 3}}  {'overlap':>8} {'shared':>8} {'rank correlation':>17}"]
+    for pair in sorted(found.pairs, key=lambda p: (p["jaccard"], str(p["recipe"]))):
+        correlation = "–" if pair["rank_correlation"] is None else f"{pair['rank_correlation']:.2f}"
+        names = f"{pair['recipe']} / {pair['other']}"
+        lines.append(f"{names:{2 * width + 3}}  {pair['jaccard']:>8.1%} {pair['shared_rows']:>8,} {correlation:>17}")
+    return "\n".join(lines)

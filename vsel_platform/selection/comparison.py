@@ -1,0 +1,119 @@
+"""Selections side by side: what they share, what they cover, and how they differ from random ones. Pure functions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsel_platform.selection.stable_hash import stable_uniform
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What selections are compared on: rows by number, sorted by id.
+
+    tasks, images: number of the task and of the first image of every row int64 [n] (-1: no image). clusters: cluster
+    int64 [n] (-1: none). tokens: text tokens float64 [n].
+    """
+
+    sample_ids: Sequence[str]
+    tasks: Indices
+    images: Indices
+    clusters: Indices
+    tokens: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One selection: rows, and shares of the pool's tasks, clusters and distinct images that it has a row of.
+
+    repeated_images: rows whose image another selected row before shows too. tokens: text tokens of all rows.
+    """
+
+    rows: int
+    task_coverage: float
+    cluster_coverage: float
+    image_coverage: float
+    repeated_images: int
+    tokens: float
+
+
+def facts(pool: Pool, rows: Indices) -> Facts:
+    """Facts about the selection of row numbers `rows`."""
+    shown = pool.images[rows]
+    shown = shown[shown >= 0]
+    distinct = len(np.unique(shown))
+    return Facts(
+        len(rows),
+        _coverage(pool.tasks, rows),
+        _coverage(pool.clusters, rows),
+        _coverage(pool.images, rows),
+        len(shown) - distinct,
+        float(pool.tokens[rows].sum()),
+    )
+
+
+def _coverage(labels: Indices, rows: Indices) -> float:
+    everything = np.unique(labels[labels >= 0])
+    own = labels[rows]
+    return len(np.unique(own[own >= 0])) / len(everything) if len(everything) else 0.0
+
+
+def jaccard(first: Indices, second: Indices) -> float:
+    """Shared rows over all rows of two selections; 1 for two empty ones."""
+    shared = len(np.intersect1d(first, second))
+    union = len(np.unique(first)) + len(np.unique(second)) - shared
+    return shared / union if union else 1.0
+
+
+def rank_correlation(first: Floats, second: Floats) -> float | None:
+    """Spearman's correlation of two score columns over the rows that have both; None below 3 rows or if one is
+    constant."""
+    both = np.isfinite(first) & np.isfinite(second)
+    if both.sum() < 3:
+        return None
+    a, b = (_mean_ranks(column[both]) for column in (first, second))
+    if a.std() == 0 or b.std() == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _mean_ranks(values: Floats) -> Floats:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2.0)[place]
+
+
+def random_selection(pool: Pool, count: int, seed: int) -> Indices:
+    """`count` rows drawn by a stable hash, tasks in proportion as they come: what a method has to beat."""
+    uniform = stable_uniform(seed, pool.sample_ids)
+    return np.sort(np.lexsort((np.arange(len(uniform)), uniform))[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Mean, smallest and largest value over random selections of the same size."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def band(values: Sequence[float]) -> Band:
+    """The band of some values."""
+    return Band(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+
+
+def random_bands(pool: Pool, rows: Indices, seeds: Sequence[int]) -> Mapping[str, Band]:
+    """Bands of the facts of random selections as large as `rows`, and of the overlap (Jaccard) that `rows` and the
+    random ones among each other have with them."""
+    drawn = [random_selection(pool, len(rows), seed) for seed in seeds]
+    found = [facts(pool, one) for one in drawn]
+    names = ("task_coverage", "cluster_coverage", "image_coverage", "repeated_images", "tokens")
+    bands = {name: band([float(getattr(one, name)) for one in found]) for name in names}
+    pairs = [jaccard(a, b) for i, a in enumerate(drawn) for b in drawn[:i]]
+    return bands | {"overlap": band([jaccard(rows, one) for one in drawn]), "random_overlap": band(pairs or [1.0])}

@@ -226,6 +226,9 @@ def selection(ctx: Context, recipe: str) -> Metadata:
     metadata = _plots({plot.name: plot.png for plot in report.plots})
     if rows:
         metadata["tasks"] = dg.MetadataValue.md(markdown.table(headers, rows))
+    trained = trained_on(ctx, recipe, "finetuned_checkpoint")
+    if trained is not None and trained.is_earlier:
+        metadata["checkpoint"] = dg.MetadataValue.text(f"The stored adapter was {trained.sentence}.")
     return metadata | _files(ctx, "selection", {"recipe": recipe})
 
 

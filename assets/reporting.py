@@ -68,11 +68,13 @@ def materialized(
 ) -> dg.MaterializeResult:
     """What an asset returns: data version, metadata and checks of a stage's result.
 
-    The UI shows metadata in this order: plots and tables (`extra`) come before counts.
+    The UI shows metadata in this order: plots and tables (`extra`) come before counts, and replace one of
+    the same name.
     """
+    shown = dict(extra or {})
     return dg.MaterializeResult(
         asset_key=asset,
         data_version=dg.DataVersion(result.data_version or "empty"),
-        metadata=dict(extra or {}) | stage_metadata(ctx, result),
+        metadata={**shown, **stage_metadata(ctx, result), **shown},
         check_results=list(check_results),
     )

@@ -164,16 +164,19 @@ class ReferenceSettings(Settings):
 
 
 class Budget(Settings):
-    """How much to select: exactly one of rows, percent, tokens."""
+    """How much to select: exactly one of rows, percent, tokens, gpu_hours."""
 
     rows: int | None = Field(None, gt=0, description="Rows.")
     percent: float | None = Field(None, gt=0, le=100, description="Percent of the distinct rows.")
     tokens: int | None = Field(None, gt=0, description="Answer and question tokens of the selected rows.")
+    gpu_hours: float | None = Field(
+        None, gt=0, description="Hours of fine-tuning, at the rate of the last one in this store under this model."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if sum(value is not None for value in (self.rows, self.percent, self.tokens)) != 1:
-            raise ValueError("give exactly one of rows, percent, tokens")
+        if sum(value is not None for value in (self.rows, self.percent, self.tokens, self.gpu_hours)) != 1:
+            raise ValueError("give exactly one of rows, percent, tokens, gpu_hours")
         return self
 
 

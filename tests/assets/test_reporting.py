@@ -8,9 +8,13 @@ from vsel_platform.pipeline.context import StageResult
 
 def test_plots_and_tables_come_before_counts(tmp_path):
     """The UI keeps the order of the metadata."""
-    result = StageResult("selected_subset", {"recipe": "typical"}, "v", 7, computed=7, metadata={"shortfall": 2})
+    result = StageResult(
+        "selected_subset", {"recipe": "typical"}, "v", 7, computed=7, metadata={"shortfall": 2, "tasks": 3}
+    )
     extra = {"budgets": plot(b"png", "budgets"), "tasks": dg.MetadataValue.md("| a |")}
-    names = list(materialized(report_context(tmp_path), result, extra).metadata)
+    metadata = materialized(report_context(tmp_path), result, extra).metadata
+    names = list(metadata)
+    assert metadata["tasks"] == extra["tasks"]
     assert names[:2] == ["budgets", "tasks"]
     assert {"computed", "reused", "failed", "seconds", "published", "shortfall"} <= set(names[2:])
 

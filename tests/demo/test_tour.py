@@ -45,3 +45,11 @@ def test_tasks_that_exact_match_cannot_judge_are_named_once(ctx):
     text = summary(ctx)
     assert text.count("No answer is exact before or after in: caption.") == 1
     assert "typical: caption: worse, loss 1.255 -> 1.475" in text
+
+
+def test_files_of_the_tour_go_beside_the_project_where_nothing_tracks_them(ctx, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = where_to_look(ctx, tmp_path / "demo" / "vsel.yaml", reselection_s=2, total_s=9)
+    assert "vsel export typical --to demo/selected.json --manifest demo/manifest.json" in here
+    there = where_to_look(ctx, Path("/elsewhere/vsel.yaml"), reselection_s=2, total_s=9)
+    assert "vsel verify /elsewhere/manifest.json --data /elsewhere/selected.json" in there

@@ -14,7 +14,7 @@ from dagster_services import wait_for
 from small_project import project_values, row, small_project, write_rows
 
 from vsel_platform.config import Project
-from vsel_platform.pipeline import embeddings, ingest
+from vsel_platform.pipeline import embeddings, ingest, vector_stage
 from vsel_platform.pipeline.context import Context
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -122,7 +122,7 @@ def test_a_killed_worker_is_started_again_and_goes_on(tmp_path, models, vectors)
     assert not driver.parts()
     messages = driver.progress()
     resumed = [int(m.split(" of ")[0].replace(",", "")) for m in messages]
-    assert min(resumed) < embeddings.PART_ROWS < resumed[-1]
+    assert min(resumed) < vector_stage.PART_ROWS < resumed[-1]
     assert resumed == sorted(resumed), "the second worker began anew"
 
 

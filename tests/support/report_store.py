@@ -45,6 +45,8 @@ class FakeVectors:
         self.requested += len(wanted)
         matrix = np.array([self.vectors[i] for i in wanted[::-1]], np.float32)
         return wanted[::-1], matrix if wanted else np.empty((0, 0), np.float32)
+
+
 NO_ENTROPY = {"entropy_mean": None, "el2n_mean": None}
 
 

@@ -18,11 +18,11 @@ from vsel_platform.methods.api import Clustering
 from vsel_platform.methods.registry import OWN_PIPELINE, composition
 from vsel_platform.pipeline import clustering, embeddings, method_scores, scores
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
-from vsel_platform.pipeline.lookup import dataset_shards
+from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents
 from vsel_platform.pipeline.method_signals import StoreSignals
 from vsel_platform.pipeline.models import vlm_fingerprint
 from vsel_platform.pipeline.needs import need_pointers
-from vsel_platform.pipeline.quality import publish_checked
+from vsel_platform.pipeline.quality import PASSED, publish_checked
 from vsel_platform.pipeline.timing import known_seconds, record_rate
 from vsel_platform.pipeline.tokens import token_counts
 from vsel_platform.selection.comparison import (
@@ -59,9 +59,24 @@ class Comparison:
 
 
 def compared_recipes(ctx: Context, dataset: str) -> list[str]:
-    """Recipes of a dataset that have a selection, in the order of the project file."""
+    """Recipes of a dataset whose selection is of its present rows, in the order of the project file.
+
+    One whose rows have left the dataset is stale, and is compared when it has selected again.
+    """
     named = [name for name, recipe in ctx.project.recipes.items() if recipe.dataset == dataset]
-    return [name for name in named if ctx.store.pointer("selected_subset", {"recipe": name}) is not None]
+    present = pa.array(_present_ids(ctx, dataset), pa.string())
+    return [name for name in named if _is_of(ctx, name, present)]
+
+
+def _present_ids(ctx: Context, dataset: str) -> list[str]:
+    return [row.sample_id for row in distinct_contents(ctx, dataset)[1]]
+
+
+def _is_of(ctx: Context, recipe: str, present: pa.Array) -> bool:
+    pointer = ctx.store.pointer("selected_subset", {"recipe": recipe})
+    if pointer is None or pointer.quality != PASSED:
+        return False
+    return bool(pc.all(pc.is_in(ctx.store.read(pointer, ["sample_id"])["sample_id"], present)).as_py())
 
 
 def source_pointers(ctx: Context, dataset: str, recipes: Sequence[str]) -> list[Pointer]:

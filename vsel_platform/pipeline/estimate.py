@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from vsel_platform.config import RecipeSettings
-from vsel_platform.errors import DataError, NotMaterializedError
+from vsel_platform.errors import DataError, NotMaterializedError, SelectionError
 from vsel_platform.methods.registry import OWN_PIPELINE
 from vsel_platform.pipeline import embeddings, ingest, losses, reference, scores, selection, training
 from vsel_platform.pipeline.context import Context
@@ -360,10 +360,11 @@ def _recipes(
 
 
 def _budget_rows(ctx: Context, name: str, recipe: RecipeSettings, forecast: _Forecast) -> int:
-    if recipe.budget.rows is not None:
-        return min(recipe.budget.rows, forecast.rows)
-    if recipe.budget.percent is not None:
-        return int(forecast.rows * recipe.budget.percent / 100)
+    if recipe.budget.tokens is None:
+        try:
+            return min(forecast.rows, selection.budget_rows(ctx, recipe.budget, forecast.rows))
+        except SelectionError:
+            return forecast.rows
     stored = ctx.store.pointer("selected_subset", {"recipe": name})
     return stored.rows if stored else forecast.rows
 

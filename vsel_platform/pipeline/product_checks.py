@@ -56,4 +56,8 @@ def loss_fell(ctx: Context, pointer: Pointer) -> Outcome:
         return Outcome("loss_fell", True, "fewer than two recorded steps: nothing to compare")
     n = max(1, len(losses) // 10)
     first, last = fmean(losses[:n]), fmean(losses[-n:])
-    return Outcome("loss_fell", last < first, f"first {n} steps {first:.4g}, last {n} steps {last:.4g} nat/token")
+    return Outcome(
+        "loss_fell",
+        last < first,
+        f"mean of the first and of the last {n} of {len(losses)} steps: {first:.4g}, {last:.4g} nat/token",
+    )

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vsel_platform.config import RecipeSettings
+from vsel_platform.config import Budget, RecipeSettings
 from vsel_platform.errors import ConfigError, NotMaterializedError, SelectionError, VerificationError
 from vsel_platform.methods.compose import compose
 from vsel_platform.methods.presel import PreselOptions, PreselRows, presel_select
@@ -22,11 +22,13 @@ from vsel_platform.methods.stratified_random import stratified_random
 from vsel_platform.pipeline import method_scores, scores
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.method_signals import StoreSignals
+from vsel_platform.pipeline.models import vlm_fingerprint
 from vsel_platform.pipeline.needs import need_pointers
 from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.source_rows import source_rows, write_source_format
-from vsel_platform.pipeline.timing import record_rate
+from vsel_platform.pipeline.timing import known_seconds, record_rate
 from vsel_platform.pipeline.tokens import largest_within_tokens
+from vsel_platform.selection.budgets import budget_text
 from vsel_platform.selection.manifest import ManifestRow, build_manifest, row_hash
 from vsel_platform.selection.result import SelectedRow, SelectionResult, split_rounds
 from vsel_platform.storage.catalog import publish_catalog_file
@@ -101,10 +103,28 @@ def select_rows(ctx: Context, recipe: RecipeSettings, sources: Sources) -> Selec
 
     if recipe.budget.tokens is not None:
         return largest_within_tokens(ctx, sources.manifest, select, recipe.budget.tokens, n_rows)
-    rows = recipe.budget.rows or int(n_rows * (recipe.budget.percent or 0) / 100)
+    rows = budget_rows(ctx, recipe.budget, n_rows)
     if rows < 1:
-        raise SelectionError(f"budget {recipe.budget.percent} % of {n_rows} rows is less than one row; give more")
+        raise SelectionError(f"the budget of {budget_text(recipe.budget)} is less than one of {n_rows} rows; give more")
     return select(rows)
+
+
+def budget_rows(ctx: Context, budget: Budget, n_rows: int) -> int:
+    """Rows of a budget in rows, percent or hours of fine-tuning.
+
+    Raises SelectionError for hours while no fine-tuning has run in this store under the project's model.
+    """
+    if budget.gpu_hours is None:
+        return budget.rows or int(n_rows * (budget.percent or 0) / 100)
+    passes = 1_000_000
+    seconds = known_seconds(ctx, "finetuned_checkpoint", vlm_fingerprint(ctx.project.vlm), passes)
+    if seconds is None:
+        raise SelectionError(
+            "a budget in gpu_hours needs the rate of a fine-tuning in this store under this model, and none has run; "
+            "train one recipe (`vsel run RECIPE --train`), or give the budget in rows, percent or tokens"
+        )
+    rows = budget.gpu_hours * 3600 / seconds * passes / ctx.project.training.lora.epochs
+    return min(n_rows, int(rows))
 
 
 def _random(
@@ -285,6 +305,9 @@ def select_again(ctx: Context, manifest: dict[str, Any]) -> list[SelectedRow]:
     pointers = [read_version(ctx.store.files, key, version) for key, version in references]
     if not any(pointer.table == "manifest" for pointer in pointers):
         raise VerificationError(f"the manifest names no state of dataset {recipe.dataset} to select again from")
+    if recipe.budget.gpu_hours is not None:
+        # The rate may have changed since; as many rows as then.
+        recipe = recipe.model_copy(update={"budget": Budget(rows=len(manifest["rows"]))})
     return select_rows(ctx, recipe, Sources(pointers)).rows
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vsel_platform.config import Budget, RecipeSettings
+from vsel_platform.config import RecipeSettings
 from vsel_platform.methods.registry import OWN_PIPELINE, composition
 from vsel_platform.pipeline import method_scores
 from vsel_platform.pipeline.context import Context
@@ -25,6 +25,7 @@ from vsel_platform.reports.ranking import (
 )
 from vsel_platform.reports.style import counted, number
 from vsel_platform.reports.thumbnails import contact_sheet
+from vsel_platform.selection.budgets import budget_text
 
 TYPICALITY_LABEL = "typicality [mean cosine to the nearest neighbours in the cluster]"
 # Selections whose rows are chosen by typicality; the plots of others would show what the method never saw.
@@ -109,15 +110,6 @@ def selection_report(
         files=dict(files or {}),
         plots=_plots(ctx, recipe, budgets, subset["sample_id"], ends, texts),
     )
-
-
-def budget_text(budget: Budget) -> str:
-    """A budget in words: `15 % of the rows`, `600 rows`, `50,000 tokens`."""
-    if budget.percent is not None:
-        return f"{budget.percent:g} % of the rows"
-    if budget.rows is not None:
-        return counted(budget.rows, "row")
-    return counted(budget.tokens or 0, "token")
 
 
 def task_budgets(tasks: pa.Table) -> list[TaskBudget]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vsel_platform.config import Budget
+
 
 def softmax_weights(difficulty: Sequence[float], temperature: float) -> NDArray[np.float64]:
     """softmax(-difficulty / temperature), float64 [n] (PreSel, arXiv 2503.07591: w(T_i))."""
@@ -107,3 +109,13 @@ def released_vision_flan_budgets(
             budgets[task] += 1
         surplus -= min(surplus, len(room))
     return budgets
+
+
+def budget_text(budget: Budget) -> str:
+    """A budget in words: `15 % of the rows`, `600 rows`, `50,000 tokens`, `2 hours of fine-tuning`."""
+    if budget.percent is not None:
+        return f"{budget.percent:g} % of the rows"
+    if budget.gpu_hours is not None:
+        return f"{budget.gpu_hours:g} hours of fine-tuning"
+    count, noun = (budget.rows, "row") if budget.rows is not None else (budget.tokens or 0, "token")
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -23,22 +23,19 @@ def k_center(graph: Graph, scores: Floats, count: int) -> Indices:
     heapq.heapify(queue)
     chosen: list[int] = []
     taken = np.zeros(len(scores), np.bool_)
-    incoming = _incoming(graph)
+    starts, sources, incoming = _incoming(graph, distances)
     while queue and len(chosen) < count:
         negative, _, row = heapq.heappop(queue)
         if taken[row] or -negative > nearest[row]:
             continue  # an entry from before a nearer row was chosen
         taken[row] = True
         chosen.append(row)
-        for other, place in incoming[row]:
-            distance = distances[other, place]
-            if not taken[other] and distance < nearest[other]:
-                nearest[other] = distance
-                heapq.heappush(queue, (-distance, -scores[other], other))
-        for other, distance in zip(graph.neighbours[row].tolist(), distances[row].tolist(), strict=True):
+        found = slice(starts[row], starts[row + 1])
+        others = [*sources[found].tolist(), *graph.neighbours[row].tolist()]
+        for other, distance in zip(others, [*incoming[found].tolist(), *distances[row].tolist()], strict=True):
             if other >= 0 and not taken[other] and distance < nearest[other]:
                 nearest[other] = distance
-                heapq.heappush(queue, (-distance, -scores[other], other))
+                heapq.heappush(queue, (-distance, -float(scores[other]), other))
     return np.array(chosen, np.int64)
 
 
@@ -46,27 +43,22 @@ def facility_location(graph: Graph, scores: Floats, count: int) -> Indices:
     """`count` rows that cover all rows best: the sum over rows of the best cosine to a chosen one (lazy greedy,
     Minoux 1978; within 1 - 1/e of the best), in order. Equal gains go by the scores [n]."""
     covered = np.zeros(len(scores))
-    gains = 1.0 + np.where(graph.neighbours >= 0, np.maximum(graph.cosines, 0), 0).sum(axis=1, dtype=np.float64)
-    incoming = _incoming(graph)
-    for row, found in enumerate(incoming):
-        gains[row] = 1.0 + sum(max(0.0, float(graph.cosines[other, place])) for other, place in found)
-    queue = [
-        (-gain, -score, row) for row, (gain, score) in enumerate(zip(gains.tolist(), scores.tolist(), strict=True))
-    ]
+    starts, sources, cosines = _incoming(graph, np.maximum(graph.cosines.astype(np.float64), 0))
+    gains = 1.0 + np.bincount(np.repeat(np.arange(len(scores)), np.diff(starts)), cosines, len(scores))
+    queue = list(zip((-gains).tolist(), (-scores).tolist(), range(len(scores)), strict=True))
     heapq.heapify(queue)
     chosen: list[int] = []
     while queue and len(chosen) < count:
         negative, second, row = heapq.heappop(queue)
-        gain = max(0.0, 1.0 - covered[row]) + sum(
-            max(0.0, float(graph.cosines[other, place]) - covered[other]) for other, place in incoming[row]
-        )
+        found = slice(starts[row], starts[row + 1])
+        reached, near = sources[found], cosines[found]
+        gain = 1.0 - float(covered[row]) + float(np.maximum(near - covered[reached], 0).sum())
         if gain < -negative - 1e-12:
             heapq.heappush(queue, (-gain, second, row))
             continue
         chosen.append(row)
         covered[row] = 1.0
-        for other, place in incoming[row]:
-            covered[other] = max(covered[other], float(graph.cosines[other, place]))
+        covered[reached] = np.maximum(covered[reached], near)
     return np.array(chosen, np.int64)
 
 
@@ -100,11 +92,9 @@ def d2_pruning(graph: Graph, scores: Floats, count: int, *, forward: float, reve
 def without_near_duplicates(graph: Graph, scores: Floats, count: int, *, cosine: float) -> Indices:
     """At most `count` rows, highest scores first, none with a cosine above `cosine` to one taken before it
     (SemDeDup, Abbas et al., arXiv 2303.09540, with the score deciding which of a group stays)."""
-    near: list[list[int]] = [[] for _ in range(len(scores))]
     rows, places = np.nonzero((graph.neighbours >= 0) & (graph.cosines > cosine))
-    for row, other in zip(rows.tolist(), graph.neighbours[rows, places].tolist(), strict=True):
-        near[row].append(other)
-        near[other].append(row)
+    starts, near = _grouped(np.concatenate([rows, (others := graph.neighbours[rows, places])]), len(scores))
+    ends = np.concatenate([others, rows])[near]
     barred = np.zeros(len(scores), np.bool_)
     chosen: list[int] = []
     for row in np.lexsort((np.arange(len(scores)), -scores)).tolist():
@@ -112,7 +102,7 @@ def without_near_duplicates(graph: Graph, scores: Floats, count: int, *, cosine:
             break
         if not barred[row]:
             chosen.append(row)
-            barred[near[row]] = True
+            barred[ends[starts[row] : starts[row + 1]]] = True
     return np.array(chosen, np.int64)
 
 
@@ -139,11 +129,14 @@ def kernel_herding(unit: NDArray[np.float32], count: int, *, bandwidth: float) -
     return np.array(chosen, np.int64)
 
 
-def _incoming(graph: Graph) -> list[list[tuple[int, int]]]:
-    """Per row the (row, place) at which it stands among the neighbours of another row."""
-    found: list[list[tuple[int, int]]] = [[] for _ in range(len(graph.neighbours))]
+def _incoming(graph: Graph, values: Floats) -> tuple[Indices, Indices, Floats]:
+    """Rows that have row i among their neighbours, and the values [n, k] there: starts [n + 1], sources, values."""
     rows, places = np.nonzero(graph.neighbours >= 0)
-    targets = graph.neighbours[rows, places]
-    for row, place, target in zip(rows.tolist(), places.tolist(), targets.tolist(), strict=True):
-        found[target].append((row, place))
-    return found
+    starts, order = _grouped(graph.neighbours[rows, places], len(graph.neighbours))
+    return starts, rows[order], values[rows, places][order]
+
+
+def _grouped(keys: Indices, n: int) -> tuple[Indices, Indices]:
+    """Where each key of 0 .. n - 1 begins in `order` (one more at the end), and places in the order of their keys."""
+    starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=n))])
+    return starts, np.argsort(keys, kind="stable")

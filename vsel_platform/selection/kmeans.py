@@ -69,14 +69,14 @@ def fit_kmeans(
     rng = np.random.default_rng(seed)
     with workers(n_threads) as pool:
         projected = len(data) >= MIN_PROJECTED_ROWS and data.shape[1] >= MIN_DIMENSIONS
-        coarse = _project(data, rng, pool) if projected else data
+        coarse = leading_components(data, rng, pool) if projected else data
         sample = coarse[_sample(len(data), n_clusters, rng)]
         seeds = choose_seeds(sample, min(n_clusters, len(data)), rng, pool)
-        start = _lloyd(sample, seeds, SAMPLE_ITERATIONS, TOLERANCE, pool).centroids
-        fit = _lloyd(coarse, start, n_iterations, PROJECTED_TOLERANCE if projected else TOLERANCE, pool)
+        start = lloyd(sample, seeds, SAMPLE_ITERATIONS, TOLERANCE, pool).centroids
+        fit = lloyd(coarse, start, n_iterations, PROJECTED_TOLERANCE if projected else TOLERANCE, pool)
         if projected:
             zeros = np.zeros((len(fit.centroids), data.shape[1]), np.float32)
-            exact = _lloyd(data, _means(data, fit.labels, zeros, pool), 1, TOLERANCE, pool)
+            exact = lloyd(data, _means(data, fit.labels, zeros, pool), 1, TOLERANCE, pool)
             fit = Clustering(exact.labels, exact.centroids, exact.inertia, fit.n_iterations + 1)
     return _without_empty(fit)
 
@@ -98,7 +98,7 @@ def _sample(n_rows: int, n_clusters: int, rng: np.random.Generator) -> NDArray[n
     return np.arange(n_rows) if size >= n_rows else np.sort(rng.choice(n_rows, size, replace=False))
 
 
-def _project(data: Vectors, rng: np.random.Generator, pool: Workers) -> Vectors:
+def leading_components(data: Vectors, rng: np.random.Generator, pool: Workers) -> Vectors:
     """Rows in the space of the leading principal components of a sample, float32 [n, PROJECTED_DIMENSIONS]."""
     from scipy.linalg import eigh  # type: ignore[import-untyped]
 
@@ -111,7 +111,7 @@ def _project(data: Vectors, rng: np.random.Generator, pool: Workers) -> Vectors:
     return np.concatenate(pool.blocks(lambda rows: data[rows] @ axes, len(data)))
 
 
-def _lloyd(data: Vectors, centroids: Vectors, n_iterations: int, tolerance: float, pool: Workers) -> Clustering:
+def lloyd(data: Vectors, centroids: Vectors, n_iterations: int, tolerance: float, pool: Workers) -> Clustering:
     """Lloyd iterations; ends with an assignment, so that labels belong to the centroids that are returned."""
     labels, distances = nearest_centroids(data, centroids, pool)
     inertia = float(distances.sum(dtype=np.float64))

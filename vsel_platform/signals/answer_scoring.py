@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 from vsel_platform.errors import DataError
-from vsel_platform.models.batching import BatchLimits
+from vsel_platform.models.batching import BatchLimits, free_memory, is_out_of_memory
 from vsel_platform.models.images import ContentFailure, ImageProvider
 from vsel_platform.models.packing import packed_length
 from vsel_platform.models.scoring import TokenScores, score_batch
@@ -13,6 +13,8 @@ from vsel_platform.models.vlm import Condition, ModelForward, RenderedRow
 from vsel_platform.signals.windows import Row, RowWindow, WindowOptions, windows
 
 Conditions = dict[Condition, RenderedRow]
+GROUP_TOKENS = 2048
+"""Largest group of rows that share their images [tokens]: its attention mask has the square of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +77,73 @@ def _render(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Renderings that pass through the model together, because they begin alike: rows of the same images under the
+    conditions that show them, or one row without. `images` names a row that has those images."""
+
+    keys: list[tuple[int, Condition]]
+    rows: list[RenderedRow]
+    images: int | None
+
+
+def _units(window: RowWindow[Row], rendered: dict[int, Conditions]) -> list[_Unit]:
+    """All renderings of the rows that have not failed, grouped as far as GROUP_TOKENS allows."""
+    by_images: dict[tuple[str, ...], list[int]] = {}
+    units: list[_Unit] = []
+    for i, conditions in rendered.items():
+        if i in window.failures:
+            continue
+        blind = [c for c in conditions if c == "no_image" or not window.rows[i].images]
+        if blind:
+            units.append(_Unit([(i, c) for c in blind], [conditions[c] for c in blind], None))
+        if len(blind) < len(conditions):
+            by_images.setdefault(tuple(window.rows[i].images), []).append(i)
+    for members in by_images.values():
+        unit: _Unit | None = None
+        for i in members:
+            own = {c: r for c, r in rendered[i].items() if c != "no_image"}
+            if unit is None or packed_length([*unit.rows, *own.values()]) > GROUP_TOKENS:
+                unit = _Unit([], [], i)
+                units.append(unit)
+            unit.keys.extend((i, c) for c in own)
+            unit.rows.extend(own.values())
+    return units
+
+
 def _score(model: ModelForward, window: RowWindow[Row], rendered: dict[int, Conditions]) -> list[RowScores[Row]]:
-    """Scores of the rendered rows batched by length, all conditions of a row together."""
+    """Scores of the rendered rows batched by length; what rows of the same images share is computed once."""
     window.load_images(list(rendered))
-    todo = [i for i in rendered if i not in window.failures]
-    groups = {i: list(rendered[i].values()) for i in todo}
+    units = _units(window, rendered)
+
+    def score(part: Sequence[_Unit]) -> list[list[TokenScores]]:
+        images = [window.features_of(unit.images) if unit.images is not None else [] for unit in part]
+        return score_batch(model, [unit.rows for unit in part], images)
 
     def score_part(part: Sequence[int]) -> list[list[TokenScores]]:
-        return score_batch(model, [groups[i] for i in part], [window.features_of(i) for i in part])
+        chosen = [units[number] for number in part]
+        try:
+            return score(chosen)
+        except Exception as error:
+            if len(chosen) > 1 or len(chosen[0].rows) == 1 or not is_out_of_memory(error):
+                raise
+        # One group alone does not fit: its renderings one by one, so that the row that does not fit can be named.
+        free_memory()
+        singles = [
+            _Unit([key], [row], chosen[0].images) for key, row in zip(chosen[0].keys, chosen[0].rows, strict=True)
+        ]
+        return [[score([single])[0][0] for single in singles]]
 
     scores: dict[int, dict[Condition, TokenScores]] = {}
-    for part, found in window.run(todo, [packed_length(groups[i]) for i in todo], score_part):
-        for i, own in zip(part, found, strict=True):
-            scores[i] = dict(zip(rendered[i], own, strict=True))
+    lengths = [packed_length(unit.rows) for unit in units]
+    for part, found in window.run(range(len(units)), lengths, score_part, row_of=lambda n: units[n].keys[0][0]):
+        for number, own in zip(part, found, strict=True):
+            for (i, condition), value in zip(units[number].keys, own, strict=True):
+                scores.setdefault(i, {})[condition] = value
     return [
         RowScores(row, failure=window.failures[i])
         if i in window.failures
-        else RowScores(row, rendered.get(i, {}), scores.get(i, {}))
+        else RowScores(row, rendered.get(i, {}), {c: scores[i][c] for c in rendered.get(i, {})})
         for i, row in enumerate(window.rows)
     ]
 

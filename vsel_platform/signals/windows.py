@@ -75,9 +75,15 @@ class RowWindow(Generic[Row]):
         return [self._features[image] for image in self.rows[i].images]
 
     def run(
-        self, members: Sequence[int], lengths: Sequence[int], run_part: Callable[[Sequence[int]], Result]
+        self,
+        members: Sequence[int],
+        lengths: Sequence[int],
+        run_part: Callable[[Sequence[int]], Result],
+        row_of: Callable[[int], int] = lambda member: member,
     ) -> Iterator[tuple[Sequence[int], Result]]:
         """`run_part` on batches of rows of like length within the token budget; `lengths` [tokens] of the members.
+
+        Members are row numbers, or what `row_of` gives the (first) row of.
 
         When memory is short the budget is halved and stays so. Raises OutOfMemoryError if a row does not fit alone.
         """
@@ -91,7 +97,7 @@ class RowWindow(Generic[Row]):
                 key=key,
                 limits=self._limits,
                 size_of=lambda part: len(part) * max(length_of[i] for i in part),
-                name_of=lambda i: f"row {self.rows[i].sample_id}",
+                name_of=lambda member: f"row {self.rows[row_of(member)].sample_id}",
             )
 
 

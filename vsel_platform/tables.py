@@ -334,7 +334,7 @@ _SPECS = (
             ),
             Column("tokens_random_low", "float64", "Smallest of the random selections.", "tokens"),
             Column("tokens_random_high", "float64", "Largest of the random selections.", "tokens"),
-            Column("training_hours", "float64", "Fine-tuning at the rate of the last one here.", "hours", True),
+            Column("training_tokens", "float64", "Text tokens of the selected rows in all epochs.", "tokens"),
         ),
     ),
     TableSpec(

@@ -124,7 +124,7 @@ def test_failed_check_blocks_the_selection_in_another_run(deployment):
 def test_nothing_that_trains_is_a_target_of_automation(deployment):
     _, defs, sensors, _ = deployment
     targets = {job.name for sensor in sensors.ALL for job in sensor.jobs}
-    assert targets == {"ingest", "signals", "reference", "scores", "select"}
+    assert targets == {"ingest", "signals", "reference", "scores", "select", "compare"}
     assert {schedule.job.name for schedule in defs.schedules} == {"reselect", "maintenance"}
 
 

@@ -7,6 +7,7 @@ from vsel_platform.demo.base_card import write_card
 def test_the_card_holds_what_was_done_and_measured(tmp_path: Path) -> None:
     write_card(
         tmp_path,
+        "python -m some.script",
         settings={"vocabulary": 2500, "batch_rows": 16, "learning_rate": 0.003},
         report={
             "trained_parameters": 1234567,
@@ -25,4 +26,5 @@ def test_the_card_holds_what_was_done_and_measured(tmp_path: Path) -> None:
     assert card["packages"]["pillow"] == "1.0"
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "| name | 60 | 0.125 | 3.46 |" in text
+    assert "python -m some.script" in text
     assert "1,234,567 trained parameters" in text

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsel_platform.errors import SelectionError
+from vsel_platform.methods import text_clusters
 from vsel_platform.methods.text_clusters import cluster_texts, row_means, text_scores
-from vsel_platform.signals import text_clusters
 
 
 def topics(n=400, d=8, n_topics=4, seed=0):

@@ -42,7 +42,7 @@ def adapter_dir(tmp_path_factory, base_dir):
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     directory = tmp_path_factory.mktemp("adapter") / "a"
-    save_adapter(peft_model, directory, "card")
+    save_adapter(peft_model, directory, "card", [])
     return directory
 
 

@@ -5,7 +5,8 @@ import pytest
 from small_project import row, small_rows, text_row
 
 from vsel_platform.errors import DataError, NotMaterializedError
-from vsel_platform.pipeline.estimate import Estimate, Line, estimate
+from vsel_platform.pipeline.cost_lines import Estimate, Line
+from vsel_platform.pipeline.estimate import estimate
 
 RECIPES = ["presel", "random"]
 STAGES = [
@@ -16,6 +17,7 @@ STAGES = [
     "losses",
     "presel_scores",
     "selected_subset",
+    "method_comparison",
     "finetuned_checkpoint",
     "evaluation",
 ]

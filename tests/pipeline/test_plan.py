@@ -20,6 +20,9 @@ POINTERS = [
     ("selected_subset", "selected_subset"),
     ("selected_subset", "selected_tasks"),
     ("selected_subset", "selection"),
+    ("method_comparison", "compared_recipes"),
+    ("method_comparison", "compared_pairs"),
+    ("method_comparison", "comparison"),
     ("finetuned_checkpoint", "finetuned_checkpoint"),
     ("evaluation", "evaluation"),
 ]

@@ -92,8 +92,16 @@ def test_chunks_depend_on_the_rows_alone(sizes):
 
 
 def good(**changes: object) -> pa.Table:
-    values = {"sample_id": ["a", "b"], "condition": ["full", "full"], "loss_sum": [1.0, None],
-              "loss_mean": [0.5, None], "n_tokens": [2, 0], "entropy_mean": [0.1, None], "el2n_mean": [0.2, None]} | changes  # fmt: skip
+    values: dict[str, object] = {
+        "sample_id": ["a", "b"],
+        "condition": ["full", "full"],
+        "loss_sum": [1.0, None],
+        "loss_mean": [0.5, None],
+        "n_tokens": [2, 0],
+        "entropy_mean": [0.1, None],
+        "el2n_mean": [0.2, None],
+    }
+    values |= changes
     return pa.table({name: value for name, value in values.items() if value is not ...})
 
 

@@ -101,12 +101,14 @@ def compare(
     names = list(recipes or ())
     dataset = ctx.project.recipe(names[0]).dataset if names else next(iter(ctx.project.datasets))
     found = comparing.compare(ctx, dataset, names or comparing.compared_recipes(ctx, dataset))
+    hours = {row["recipe"]: comparing.training_hours(ctx, row["rows"]) for row in found.rows}
     if page is not None:
         page.write_text(comparison_page(ctx, found), "utf-8")
     if json:
-        print_json({"dataset": dataset, "recipes": found.rows, "pairs": found.pairs})
+        rows = [row | {"training_hours": hours[row["recipe"]]} for row in found.rows]
+        print_json({"dataset": dataset, "recipes": rows, "pairs": found.pairs})
     else:
-        say(as_text(found) + (f"\nwrote {page}" if page else ""))
+        say(as_text(found, hours) + (f"\nwrote {page}" if page else ""))
 
 
 @app.command(epilog="Example: vsel methods")

@@ -227,10 +227,18 @@ def _correlation(first: Floats | None, second: Floats | None) -> float | None:
 def _recipe_row(ctx: Context, recipe: str, pool: Pool, rows: Indices) -> dict[str, Any]:
     own: Facts = facts(pool, rows)
     bands = random_bands(pool, rows, RANDOM_SEEDS)
-    epochs = ctx.project.training.lora.epochs
-    seconds = known_seconds(ctx, "finetuned_checkpoint", vlm_fingerprint(ctx.project.vlm), round(len(rows) * epochs))
     values: dict[str, Any] = {"recipe": recipe, "method": ctx.project.recipe(recipe).method, **asdict(own)}
     values |= {"overlap_with_random": bands["overlap"].mean, "random_overlap_high": bands["random_overlap"].high}
     for name in BANDED:
         values |= {f"{name}_random_low": bands[name].low, f"{name}_random_high": bands[name].high}
-    return values | {"training_hours": None if seconds is None else seconds / 3600}
+    return values | {"training_tokens": own.tokens * ctx.project.training.lora.epochs}
+
+
+def training_hours(ctx: Context, rows: int) -> float | None:
+    """Hours that fine-tuning on so many rows takes at the rate of the last one in this store; None before the first.
+
+    Told to people and not stored: the rate is that of the machine, and the comparison is one of selections.
+    """
+    epochs = ctx.project.training.lora.epochs
+    seconds = known_seconds(ctx, "finetuned_checkpoint", vlm_fingerprint(ctx.project.vlm), round(rows * epochs))
+    return None if seconds is None else seconds / 3600

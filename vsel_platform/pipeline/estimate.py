@@ -6,15 +6,15 @@ source is taken to keep the rows that it had.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import DataError, NotMaterializedError, SelectionError
-from vsel_platform.methods.registry import OWN_PIPELINE
-from vsel_platform.pipeline import embeddings, ingest, losses, reference, scores, selection, training
+from vsel_platform.methods.registry import OWN_PIPELINE, needs_of
+from vsel_platform.pipeline import compare, embeddings, ingest, losses, reference, scores, selection, training
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.cost_lines import Estimate, Line
 from vsel_platform.pipeline.estimate_methods import DatasetForecast, method_costs, scores_change
 from vsel_platform.pipeline.held_out import held_out_settings
 from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents
@@ -26,84 +26,6 @@ from vsel_platform.samples.source import source_files, source_size
 
 SAMPLE_BYTES = 1 << 20
 CONDITIONS = 2
-
-
-@dataclass(frozen=True)
-class Line:
-    """One stage: partitions, rows (images for `image_embeddings`) to compute, model passes, bytes to read, seconds.
-
-    `n_bytes` are those of source files and images; None for stages that read neither, or where nothing is known.
-    `exact` is False for estimates, and behind another stage, whose output decides. `seconds` are None where nothing
-    is known.
-    """
-
-    stage: str
-    partitions: int
-    rows: int
-    model_passes: int
-    n_bytes: int | None
-    seconds: float | None
-    exact: bool
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What would be computed. Seconds are at the rate of the stage's last run in this store under this model."""
-
-    recipes: list[str]
-    lines: list[Line] = field(default_factory=list)
-    older_checkpoints: int = 0
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds in all, as far as they are known; None if no stage's are."""
-        known = [line.seconds for line in self.lines if line.seconds is not None]
-        return sum(known) if known else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {**asdict(self), "seconds": self.seconds}
-
-    def to_text(self) -> str:
-        """A table for people."""
-        older = [_older(self.older_checkpoints)] if self.older_checkpoints else []
-        if not self.lines:
-            current = f"{', '.join(self.recipes)}: everything is current; nothing would be computed"
-            return "\n".join([current, *older])
-        head = f"{'stage':22}{'partitions':>11}{'rows':>12}{'model passes':>14}{'bytes read':>16}{'time':>12}"
-        lines = [head, *(_text(line) for line in self.lines)]
-        if self.seconds is not None:
-            lines.append(f"{'in all':22}{_duration(self.seconds):>65}")
-        if any(not line.exact for line in self.lines):
-            lines.append(
-                "~ depends on what the stages before it find; a changed source is taken to keep the rows that it had"
-            )
-        if any(line.seconds is None for line in self.lines):
-            lines.append("unknown: this stage has not run in this store under this model yet")
-        return "\n".join(lines + older)
-
-
-def _older(n: int) -> str:
-    what = "1 checkpoint is older than its selection" if n == 1 else f"{n} checkpoints are older than their selection"
-    return f"{what} (--train)"
-
-
-def _text(line: Line) -> str:
-    def count(value: int | None) -> str:
-        return "-" if value is None else f"{'' if line.exact else '~'}{value:,}"
-
-    time = "unknown" if line.seconds is None else _duration(line.seconds)
-    passes = count(line.model_passes) if line.model_passes else "0"
-    return (
-        f"{line.stage:22}{count(line.partitions):>11}{count(line.rows):>12}{passes:>14}"
-        f"{count(line.n_bytes):>16}{time:>12}"
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass
@@ -133,9 +55,10 @@ def estimate(ctx: Context, recipes: list[str], *, train: bool) -> Estimate:
     named = {name: ctx.project.recipe(name) for name in recipes}
     datasets = {name: _forecast(ctx, name) for name in sorted({recipe.dataset for recipe in named.values()})}
     scored = [datasets[n] for n in sorted({r.dataset for r in named.values() if r.method == "presel"})]
+    embedding = {r.dataset for r in named.values() if "image_embeddings" in needs_of(ctx.project, r)}
     lines = [
         _ingest(ctx, [forecast for forecast in datasets.values() if forecast.changed]),
-        _embeddings(ctx, scored),
+        _embeddings(ctx, [datasets[n] for n in sorted(embedding)]),
         _subset(ctx, scored),
         _model(ctx, scored),
         _losses(ctx, scored),
@@ -342,6 +265,7 @@ def _recipes(
             selected[name] = rows_of[name]
             exact = exact and recipe.budget.tokens is None
     yield _line(ctx, "selected_subset", len(selected), sum(selected.values()), exact=exact)
+    yield _comparison(ctx, named, selected)
     if not train:
         return
     trained = [
@@ -357,6 +281,18 @@ def _recipes(
     each = _held_out_rows(ctx)
     model, total = vlm_fingerprint(ctx.project.vlm), each * len(judged)
     yield _line(ctx, "evaluation", len(judged), total, passes=2 * total, model=model, exact=False)
+
+
+def _comparison(ctx: Context, named: dict[str, RecipeSettings], selected: dict[str, int]) -> Line | None:
+    """Datasets whose selections change, or changed since they were compared, with the selections to compare."""
+    partitions, rows = 0, 0
+    for dataset in sorted({recipe.dataset for recipe in named.values()}):
+        present = compare.compared_recipes(ctx, dataset) if _is_there(ctx, "manifest", dataset) else []
+        anew = [name for name in selected if named[name].dataset == dataset]
+        n = len({*present, *anew})
+        if n > 1 and (anew or _is_stale(ctx, compare.is_current, dataset)):
+            partitions, rows = partitions + 1, rows + n
+    return _line(ctx, compare.STAGE, partitions, rows)
 
 
 def _budget_rows(ctx: Context, name: str, recipe: RecipeSettings, forecast: _Forecast) -> int:

@@ -1,6 +1,6 @@
 """Selections side by side: overlap, coverage against random ones, and what one keeps and another drops."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from vsel_platform.pipeline.compare import RANDOM_SEEDS, Comparison
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.cost_lines import duration
 from vsel_platform.reports.html import cell, document, figure, section, table
 from vsel_platform.reports.pictures import Caption, distinct_pictures, excerpts, tiles
 from vsel_platform.reports.selection_report import Plot
@@ -144,7 +145,17 @@ def comparison_page(ctx: Context, found: Comparison) -> str:
 
 def recipes_table(found: Comparison) -> str:
     """The selections as a table, the random range below each figure that has one."""
-    headers = ["Recipe", "Method", "Rows", "Tasks", "Clusters", "Images", "Repeated images", "Tokens", "Training"]
+    headers = [
+        "Recipe",
+        "Method",
+        "Rows",
+        "Tasks",
+        "Clusters",
+        "Images",
+        "Repeated images",
+        "Tokens",
+        "Tokens in training",
+    ]
     rows = [[cell(str(r["recipe"])), cell(str(r["method"])), *_figures(r)] for r in found.rows]
     return table(headers, rows, numeric=range(2, 9))
 
@@ -154,8 +165,7 @@ def _figures(row: dict[str, Any]) -> list[str]:
     cells = [cell(number(row["rows"]), "n")]
     cells += [cell(_with_range(row, name, lambda value: f"{value:.1%}"), "n") for name in shares]
     cells += [cell(_with_range(row, name, number), "n") for name in ("repeated_images", "tokens")]
-    hours = row["training_hours"]
-    return [*cells, cell("–" if hours is None else f"{hours:.3g} h", "n")]
+    return [*cells, cell(number(row["training_tokens"]), "n")]
 
 
 def _with_range(row: dict[str, Any], name: str, show: Callable[[float], str]) -> str:
@@ -181,18 +191,20 @@ def pairs_table(found: Comparison) -> str:
     return table(headers, rows, numeric=range(2, 5))
 
 
-def as_text(found: Comparison) -> str:
-    """The comparison for a terminal."""
+def as_text(found: Comparison, hours: Mapping[str, float | None]) -> str:
+    """The comparison for a terminal; `hours` of fine-tuning by recipe, None where nothing is known."""
     width = max(len(name) for name in found.recipes)
     lines = [
-        f"{'recipe':{width}}  {'rows':>7} {'clusters':>9} {'random':>15} {'images':>8} {'repeated':>9} {'tokens':>10}"
+        f"{'recipe':{width}}  {'rows':>7} {'clusters':>9} {'random':>15} {'images':>8} {'repeated':>9} {'tokens':>10} "
+        f"{'training':>10}"
     ]
     for row in found.rows:
         low, high = (row[f"cluster_coverage_random_{end}"] for end in ("low", "high"))
         band = f"{low:.1%} to {high:.1%}"
         lines.append(
             f"{row['recipe']!s:{width}}  {row['rows']:>7,} {row['cluster_coverage']:>9.1%} {band:>15} "
-            f"{row['image_coverage']:>8.1%} {row['repeated_images']:>9,} {row['tokens']:>10,.0f}"
+            f"{row['image_coverage']:>8.1%} {row['repeated_images']:>9,} {row['tokens']:>10,.0f} "
+            f"{_hours(hours[row['recipe']]):>10}"
         )
     lines += ["", f"{'pair':{2 * width + 3}}  {'overlap':>8} {'shared':>8} {'rank correlation':>17}"]
     for pair in sorted(found.pairs, key=lambda p: (p["jaccard"], str(p["recipe"]))):
@@ -200,3 +212,7 @@ def as_text(found: Comparison) -> str:
         names = f"{pair['recipe']} / {pair['other']}"
         lines.append(f"{names:{2 * width + 3}}  {pair['jaccard']:>8.1%} {pair['shared_rows']:>8,} {correlation:>17}")
     return "\n".join(lines)
+
+
+def _hours(hours: float | None) -> str:
+    return "unknown" if hours is None else duration(3600 * hours)

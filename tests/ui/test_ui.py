@@ -58,16 +58,20 @@ def page(services, tmp_path):
 
 def test_lineage_is_shown(services, page):
     url, directory = services
-    for group, asset in GROUPS.items():
-        # Only what is inside the window is drawn, so one group at a time is opened.
+    page.set_viewport_size({"width": 2200, "height": 1400})
+    for group, asset in reversed(GROUPS.items()):
+        # Only what is inside the window is drawn, and a group that opens moves those behind it: the last is first.
         page.goto(f"{url}/asset-groups")
         # A group stands in the side bar and, last, as a node of the graph once that is laid out.
         node = page.locator(f":text-is('{group}'):visible")
-        wait_for(lambda node=node: node.count() >= 2, 60, lambda: "the graph is not drawn")
+        wait_for(lambda node=node: node.count() >= 2, 30, lambda: "the graph is not drawn")
         page.wait_for_timeout(1000)
         node.last.click()
         page.get_by_text(asset, exact=True).first.wait_for()
-    page.mouse.dblclick(900, 150)  # the empty ground: fits the graph into the window
+    page.set_viewport_size({"width": 1900, "height": 1000})
+    page.goto(f"{url}/assets/selected_subset?view=lineage&lineageScope=upstream&lineageDepth=6")
+    for asset in ("raw_annotations", "image_embeddings", "presel_scores"):
+        page.get_by_text(asset, exact=True).first.wait_for()
     page.wait_for_timeout(2000)
     keep(page, directory / "lineage.png")
 

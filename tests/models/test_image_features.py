@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from vsel_platform.errors import ModelError, OutOfMemoryError
+from vsel_platform.errors import OutOfMemoryError
 from vsel_platform.models import batching
 from vsel_platform.models.batching import BatchLimits
 from vsel_platform.models.image_features import TowerFeatures
+from vsel_platform.models.images import ImageInput
 
 
 class Tower:
@@ -24,11 +25,11 @@ class Tower:
     def preprocess(self, image):
         return np.asarray(image, dtype=np.float32).transpose(2, 0, 1)
 
-    def tower_features(self, pixels):
-        self.batches.append(len(pixels))
-        if len(pixels) > self._fits:
+    def features(self, images):
+        self.batches.append(len(images))
+        if len(images) > self._fits:
             raise MemoryError
-        return torch.from_numpy(pixels.mean(axis=(2, 3)))[:, None, :]
+        return [torch.from_numpy(pixels.mean(axis=(1, 2)))[None] for pixels in images]
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +96,15 @@ def test_an_image_that_does_not_fit_alone_is_named():
         features(Tower(fits=0)).get(["5"])
 
 
-def test_pictures_of_different_sizes_are_a_model_error():
-    with pytest.raises(ModelError, match="different sizes"):
-        features(Tower(), lambda i: Image.new("RGB", (int(i), 4))).get(["3", "4"])
+def test_layouts_of_images_that_have_one_are_kept():
+    class Tiles(Tower):
+        def preprocess(self, image):
+            return ImageInput({"pixels": np.zeros((1, 3, 4, 4), np.float32)}, (1, image.width))
+
+        def features(self, images):
+            return [torch.zeros(image.layout[1], 3) for image in images]
+
+    towers = features(Tiles(), lambda i: Image.new("RGB", (int(i), 4)))
+    found, _ = towers.get(["3", "5"])
+    assert {i: len(f) for i, f in found.items()} == {"3": 3, "5": 5}
+    assert towers.layouts == {"3": (1, 3), "5": (1, 5)}

@@ -238,3 +238,9 @@ def test_a_sliding_window_shorter_than_the_rows_is_refused():
     with pytest.raises(ModelError, match="use at most 32"):
         make_adapter(tiny_tokenizer(), model)
     make_adapter(tiny_tokenizer(), model, max_tokens=32)
+
+
+def test_pictures_of_different_sizes_are_a_model_error():
+    pixels = [np.zeros((3, 28, width), np.float32) for width in (28, 42)]
+    with pytest.raises(ModelError, match="different sizes"):
+        tiny_adapter().features(pixels)

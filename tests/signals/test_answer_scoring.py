@@ -11,7 +11,7 @@ ADAPTER = tiny_adapter()
 ROWS = [LossRow(f"r{i}", conversation("<image>\nWhat?", "It is red."), [f"i{i}"]) for i in range(5)]
 
 
-def own_render(row, condition):
+def own_render(row, condition, shown):
     return ADAPTER.render(row.turns, len(row.images), condition)
 
 
@@ -35,7 +35,7 @@ def test_results_hold_every_condition_in_the_order_asked_for():
 
 
 def test_rows_whose_targets_differ_between_conditions_fail():
-    def render(row, condition):
+    def render(row, condition, shown):
         answer = "red" if condition == "full" else "white"
         return ADAPTER.render(conversation("<image>", answer), 1)
 
@@ -45,23 +45,23 @@ def test_rows_whose_targets_differ_between_conditions_fail():
 
 
 def test_an_error_of_the_renderer_fails_the_row_alone():
-    def render(row, condition):
+    def render(row, condition, shown):
         if row.sample_id == "r1":
             raise DataError("no such role")
-        return own_render(row, condition)
+        return own_render(row, condition, shown)
 
     (window,) = windows(ROWS, render=render)
     assert [result.failure and result.failure.detail for result in window] == [None, "no such role", None, None, None]
 
 
-def test_images_of_rows_that_cannot_be_scored_are_not_opened():
+def test_images_of_rows_without_a_condition_are_not_opened():
     opened = []
-    rows = [LossRow("x", conversation("<image>\nWhat?", ""), ["never"]), ROWS[0]]
+    rows = [LossRow("x", conversation("<image>\nWhat?", "Red."), ["never"]), ROWS[0]]
     stream = score_windows(
         ADAPTER,
         rows,
         lambda image: (opened.append(image), picture(image))[1],
-        conditions=lambda row: ("full",),
+        conditions=lambda row: () if row.sample_id == "x" else ("full",),
         options=WindowOptions(),
         render=own_render,
     )

@@ -13,7 +13,7 @@ from tiny_llava import IMAGE_TOKENS, conversation, picture, tiny_adapter, tiny_m
 
 from vsel_platform.errors import DataError, OutOfMemoryError
 from vsel_platform.models import batching
-from vsel_platform.models.generation import GeneratedAnswer
+from vsel_platform.models.vlm import GeneratedAnswer
 from vsel_platform.signals.attention_maps import (
     BRIEF_INSTRUCTION,
     attention_fingerprint,

@@ -82,7 +82,7 @@ def evaluate(
         images,
         conditions=lambda row: ("full",),
         options=WindowOptions(batch_tokens),
-        render=lambda row, condition: model.render(row.turns, len(row.images), condition),
+        render=lambda row, condition, shown: model.render(row.turns, len(row.images), condition, shown),
         limits=limits,
     ):
         for result in window:

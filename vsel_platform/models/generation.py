@@ -1,28 +1,18 @@
 """Greedy answers, and where the model looks while it gives each token."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.models.attention import AttentionRecorder, recording
-from vsel_platform.models.vlm import RenderedRow, padded_places
+from vsel_platform.models.vlm import GeneratedAnswer, RenderedRow, padded_places
 
 if TYPE_CHECKING:
     import torch
 
     from vsel_platform.models.llava_forward import LlavaForward
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratedAnswer:
-    """Tokens int64 [T] of an answer, the end token included if it was reached, and for each the attention float32
-    [T, P] that the query which predicts it pays to the row's P image tokens: mean over all layers and heads."""
-
-    token_ids: NDArray[np.int64]
-    attention: NDArray[np.float32]
 
 
 def generate_with_attention(
@@ -48,7 +38,8 @@ def generate_with_attention(
     cache = DynamicCache()
     rows = torch.arange(len(prompts), device=model.device)
     with torch.inference_mode():
-        inputs: dict[str, Any] = {"inputs_embeds": model.embed(prompts, images)}
+        inputs: dict[str, Any] = model.decoder_inputs(prompts, images)
+        following = model.following_positions(prompts)
         width = inputs["inputs_embeds"].shape[1]
         place, query, valid = (lengths - 1)[:, None], lengths - 1, None
         tokens, looks = [], []
@@ -68,7 +59,7 @@ def generate_with_attention(
             inputs = {
                 "inputs_embeds": model.token_embeddings(tokens[-1])[:, None],
                 "attention_mask": hidden[:, None, None],
-                "position_ids": (lengths + step)[:, None],
+                "position_ids": following + step,
             }
             place, query = torch.full_like(lengths, total - 1)[:, None], torch.zeros_like(lengths)
     return _answers(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Pixels = NDArray[np.float32]
-ImageProvider = Callable[[str], "Image.Image | Pixels"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """What a model's image processor makes of one picture, where that is more than pixels of one size.
+
+    arrays: the vision tower's arguments by name, with the picture's own axis in front. layout: what the prompt has to
+    know of the picture besides its number of tokens (a grid, or rows and columns of tiles).
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    layout: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+Preprocessed = Pixels | ImageInput
+ImageProvider = Callable[[str], "Image.Image | Preprocessed"]
 
 READ_AHEAD = 16
 

@@ -11,13 +11,13 @@ from vsel_platform.config import VlmSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.devices import resolve_device, torch_dtype
-from vsel_platform.models.generation import GeneratedAnswer, generate_with_attention
+from vsel_platform.models.generation import generate_with_attention
 from vsel_platform.models.llava_forward import LlavaForward
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.rendering import Renderer
 from vsel_platform.models.safety import resolve_checkpoint, state_hash, weight_files, weights_hash
 from vsel_platform.models.templates import Template, load_template
-from vsel_platform.models.vlm import Condition, RenderedRow
+from vsel_platform.models.vlm import Condition, GeneratedAnswer, RenderedRow, ShownImage
 
 if TYPE_CHECKING:
     import torch
@@ -60,11 +60,19 @@ class LlavaAdapter(LlavaForward):
             max_tokens=max_tokens,
         )
 
-    def render(self, turns: Sequence[tuple[str, str]], n_images: int, condition: Condition = "full") -> RenderedRow:
+    def render(
+        self,
+        turns: Sequence[tuple[str, str]],
+        n_images: int,
+        condition: Condition = "full",
+        shown: Sequence[ShownImage] = (),
+    ) -> RenderedRow:
         """Tokens and targets of a conversation (see `models.rendering.Renderer.render`)."""
         return self._renderer.render(turns, n_images, condition)
 
-    def render_prompt(self, turns: Sequence[tuple[str, str]], n_images: int) -> RenderedRow:
+    def render_prompt(
+        self, turns: Sequence[tuple[str, str]], n_images: int, shown: Sequence[ShownImage] = ()
+    ) -> RenderedRow:
         """Tokens of turns up to where the assistant's next answer begins."""
         return self._renderer.render_prompt(turns, n_images)
 

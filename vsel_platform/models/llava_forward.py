@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vsel_platform.errors import ModelError
 from vsel_platform.models.decoder import decoder_states
+from vsel_platform.models.images import Preprocessed
 from vsel_platform.models.packing import PackedRows, attention_mask, pack
 from vsel_platform.models.vlm import AttentionRows, LayerStates, RenderedRow
 
@@ -39,6 +41,21 @@ class LlavaForward:
             images=image.convert("RGB"), return_tensors="np", input_data_format="channels_last"
         )["pixel_values"][0]
         return np.asarray(pixels, dtype=np.float32)
+
+    def features(self, images: Sequence[Preprocessed]) -> "Sequence[torch.Tensor]":
+        """Features [image tokens, tower width] of pictures. Raises ModelError if they differ in size."""
+        pixels = [image for image in images if isinstance(image, np.ndarray)]
+        shapes = {image.shape for image in pixels}
+        if len(shapes) > 1:
+            raise ModelError(
+                f"the image processor gives pictures of different sizes ({', '.join(map(str, sorted(shapes)))}); "
+                "this model needs one size (do_center_crop or do_pad in preprocessor_config.json)"
+            )
+        return list(self.tower_features(np.stack(pixels)))
+
+    def row_features(self, images: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":
+        """The same: an image has the same tokens in every row."""
+        return list(images)
 
     def tower_features(self, pixels: NDArray[np.float32]) -> "torch.Tensor":
         """Selected layer(s) of the vision tower, [n, image tokens, tower width], no gradient."""
@@ -73,9 +90,8 @@ class LlavaForward:
 
         batch = [pack(rows, self._image_token_id) for rows in groups]
         length = max(len(packed) for packed in batch)
-        inputs: dict[str, Any] = {"inputs_embeds": self._embed(batch, images, length)}
+        inputs = self._inputs(batch, images, length)
         if any(packed.branch.any() for packed in batch):
-            inputs["position_ids"] = self._tensor(_padded([packed.positions for packed in batch], length))
             hidden = torch.from_numpy(~attention_mask(batch, length)).to(self.device)
             lowest = torch.finfo(self.model.dtype).min
             inputs["attention_mask"] = torch.zeros(
@@ -92,10 +108,19 @@ class LlavaForward:
         """The language model without its output layer."""
         return self.model.model.language_model
 
-    def embed(self, rows: Sequence[RenderedRow], images: Sequence[Sequence["torch.Tensor"]]) -> "torch.Tensor":
-        """Embeddings [rows, tokens, model width], image tokens replaced by their features; padded on the right."""
+    def decoder_inputs(
+        self, rows: Sequence[RenderedRow], images: Sequence[Sequence["torch.Tensor"]]
+    ) -> "dict[str, Any]":
+        """Arguments of the decoder for rows, padded on the right: `inputs_embeds` [rows, tokens, model width], and
+        what else the model needs."""
         batch = [pack([row], self._image_token_id) for row in rows]
-        return self._embed(batch, images, max(len(packed) for packed in batch))
+        return self._inputs(batch, images, max(len(packed) for packed in batch))
+
+    def following_positions(self, rows: Sequence[RenderedRow]) -> "torch.Tensor":
+        """Position int64 [rows, 1] of the token behind each row, or [3, rows, 1] for models that count so."""
+        behind = [len(row) if row.positions is None else int(row.positions.max()) + 1 for row in rows]
+        positions = self._tensor(np.array(behind, np.int64))[:, None]
+        return positions if rows[0].positions is None else positions.expand(3, -1, -1)
 
     def token_embeddings(self, ids: "torch.Tensor") -> "torch.Tensor":
         """Embeddings [n, model width] of token ids [n]."""
@@ -112,8 +137,7 @@ class LlavaForward:
     ) -> LayerStates:
         """Hidden states after decoder layers (from 1) and attention of some tokens; deeper layers do not run."""
         recorder = attention.recorder(self.device) if attention else None
-        inputs = {"inputs_embeds": self.embed(rows, images)}
-        states = decoder_states(self.decoder, inputs, layers=layers, recorder=recorder)
+        states = decoder_states(self.decoder, self.decoder_inputs(rows, images), layers=layers, recorder=recorder)
         return LayerStates(states, recorder.mass if recorder else {})
 
     def image_places(self, row: RenderedRow) -> NDArray[np.int64]:
@@ -125,25 +149,33 @@ class LlavaForward:
         logits: torch.Tensor = self.model.lm_head(states)
         return logits
 
-    def _embed(
+    def _inputs(
         self, batch: Sequence[PackedRows], images: Sequence[Sequence["torch.Tensor"]], length: int
-    ) -> "torch.Tensor":
-        """Token embeddings [rows, length, width], image tokens replaced by their features."""
+    ) -> "dict[str, Any]":
+        """Arguments of the decoder: token embeddings [rows, length, width] with image tokens replaced by their
+        features, and positions where they are not 0, 1, 2 and so on."""
         import torch
 
         ids = self._tensor(_padded([packed.input_ids for packed in batch], length))
         is_image = self._tensor(_padded([packed.feature + 1 for packed in batch], length)) > 0
         embeddings: torch.Tensor = self.model.get_input_embeddings()(ids.masked_fill(is_image, 0))
+        inputs: dict[str, Any] = {"inputs_embeds": embeddings}
+        if any(packed.branch.any() or packed.positions.ndim > 1 for packed in batch):
+            inputs["position_ids"] = self._tensor(_padded([packed.positions for packed in batch], length))
         features = [
             torch.cat(list(own))[self._tensor(packed.feature[packed.feature >= 0])]
             for packed, own in zip(batch, images, strict=True)
             if len(own)
         ]
-        if not features:
-            return embeddings
+        return inputs | self._with_features(embeddings, is_image, torch.cat(features)) if features else inputs
+
+    def _with_features(
+        self, embeddings: "torch.Tensor", is_image: "torch.Tensor", features: "torch.Tensor"
+    ) -> "dict[str, Any]":
+        """Arguments of the decoder in which image tokens [rows, length] have their features [image tokens, width]."""
         embeddings = embeddings.clone()
-        embeddings[is_image] = torch.cat(features).to(embeddings.dtype)
-        return embeddings
+        embeddings[is_image] = features.to(embeddings.dtype)
+        return {"inputs_embeds": embeddings}
 
     def _tensor(self, values: NDArray[np.int64]) -> "torch.Tensor":
         import torch
@@ -157,7 +189,8 @@ class LlavaForward:
 
 
 def _padded(rows: Sequence[NDArray[np.int64]], length: int) -> NDArray[np.int64]:
-    padded = np.zeros((len(rows), length), dtype=np.int64)
+    """Rows [..., n] as one array [..., rows, length], padded with 0 behind."""
+    padded = np.zeros((*rows[0].shape[:-1], len(rows), length), dtype=np.int64)
     for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
+        padded[..., i, : row.shape[-1]] = row
     return padded

@@ -20,7 +20,8 @@ Indices = NDArray[np.int64]
 class PackedRows:
     """Rows of one group in one sequence of n tokens.
 
-    input_ids, positions, branch: int64 [n]; branch 0 is the common prefix, branch i the rest of row i - 1.
+    input_ids, branch: int64 [n]; branch 0 is the common prefix, branch i the rest of row i - 1.
+    positions: int64 [n], or [3, n] of rows that count so.
     feature: int64 [n], for an image token its number among the image tokens of its row, else -1.
     targets, before: int64 [targets], row by row, the place of each target and of the token that predicts it.
     """
@@ -62,7 +63,8 @@ def pack(rows: Sequence[RenderedRow], image_token_id: int) -> PackedRows:
         length = len(row)
         is_image = row.input_ids == image_token_id
         ids.append(row.input_ids[first:])
-        positions.append(np.arange(first, length))
+        counted = np.arange(length) if row.positions is None else row.positions
+        positions.append(counted[..., first:])
         branch.append(np.where(np.arange(first, length) < prefix, 0, number + 1))
         feature.append(np.where(is_image, np.cumsum(is_image) - 1, -1)[first:])
         place = np.concatenate([np.arange(prefix), np.arange(start, start + length - prefix)])
@@ -70,7 +72,8 @@ def pack(rows: Sequence[RenderedRow], image_token_id: int) -> PackedRows:
         targets.append(place[own])
         before.append(place[own - 1])
         start += length - prefix
-    return PackedRows(*(np.concatenate(part) for part in (ids, positions, branch, feature, targets, before)))
+    parts = (ids, positions, branch, feature, targets, before)
+    return PackedRows(*(np.concatenate(part, axis=-1) for part in parts))
 
 
 def attention_mask(batch: Sequence[PackedRows], length: int) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.models.attention import AttentionRecorder
+from vsel_platform.models.images import Preprocessed
 
 if TYPE_CHECKING:
     import torch
@@ -41,12 +42,14 @@ class RenderedRow:
     answer_index: int64 [n], -1, or for a target token the number of the assistant turn that it belongs to.
     n_cut: tokens that were cut off because the row was longer than the model's limit.
     is_question: bool [n], the token belongs to the words of a user turn; None where nobody asked for it.
+    positions: int64 [3, n], position in time, height and width for models that count so; None: 0 to n - 1.
     """
 
     input_ids: NDArray[np.int64]
     answer_index: NDArray[np.int64]
     n_cut: int = 0
     is_question: NDArray[np.bool_] | None = None
+    positions: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -65,6 +68,14 @@ class RenderedRow:
         """The row with its first `count` targets only."""
         kept = np.cumsum(self.answer_index >= 0) <= count
         return replace(self, answer_index=np.where(kept, self.answer_index, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownImage:
+    """What a prompt has to know of an image of the row: its tokens, and its `models.images.ImageInput.layout`."""
+
+    n_tokens: int
+    layout: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,15 @@ def padded_places(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, slots=True)
+class GeneratedAnswer:
+    """Tokens int64 [T] of an answer, the end token included if it was reached, and for each the attention float32
+    [T, P] that the query which predicts it pays to the row's P image tokens: mean over all layers and heads."""
+
+    token_ids: NDArray[np.int64]
+    attention: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
 class LayerStates:
     """Result of a partial forward pass over a batch, padded on the right.
 
@@ -120,14 +140,17 @@ class ModelForward(Protocol):
     def device(self) -> str:
         """Device of the weights."""
 
-    def preprocess(self, image: "Image.Image") -> NDArray[np.float32]:
-        """Pixels float32 [3, height, width] of one picture."""
+    def preprocess(self, image: "Image.Image") -> Preprocessed:
+        """One picture for the vision tower."""
 
-    def tower_features(self, pixels: NDArray[np.float32]) -> "torch.Tensor":
-        """Vision tower's features [n, image tokens, tower width] of pixels float32 [n, 3, height, width]."""
+    def features(self, images: Sequence[Preprocessed]) -> "Sequence[torch.Tensor]":
+        """Vision tower's features [image tokens, tower width] of every picture."""
 
     def project(self, features: "torch.Tensor") -> "torch.Tensor":
         """Projector: [n, image tokens, tower width] to [n, image tokens, model width]."""
+
+    def row_features(self, images: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":
+        """Projected features of the images of a row, as the model sees them in a row of so many images."""
 
     def target_states(
         self, groups: Sequence[Sequence[RenderedRow]], images: Sequence[Sequence["torch.Tensor"]]
@@ -158,5 +181,24 @@ class ModelForward(Protocol):
 class VisionLanguageModel(ModelForward, Protocol):
     """A model with its prompt: what signals, training and evaluation need."""
 
-    def render(self, turns: Sequence[tuple[str, str]], n_images: int, condition: Condition = "full") -> RenderedRow:
-        """Tokens and targets of a conversation. Raises DataError if it does not have `n_images` image tags."""
+    def render(
+        self,
+        turns: Sequence[tuple[str, str]],
+        n_images: int,
+        condition: Condition = "full",
+        shown: Sequence[ShownImage] = (),
+    ) -> RenderedRow:
+        """Tokens and targets of a conversation. Raises DataError if it does not have `n_images` image tags.
+
+        `shown` describes the images; models whose images all have the same number of tokens do without.
+        """
+
+    def render_prompt(
+        self, turns: Sequence[tuple[str, str]], n_images: int, shown: Sequence[ShownImage] = ()
+    ) -> RenderedRow:
+        """Tokens of turns up to where the assistant's next answer begins."""
+
+    def generate(
+        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
+    ) -> list[GeneratedAnswer]:
+        """Greedy answers with the attention to the image."""

@@ -1,6 +1,6 @@
 """Answer scores of rows under conditions, window by window (`signals.windows`)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -9,7 +9,7 @@ from vsel_platform.models.batching import BatchLimits, free_memory, is_out_of_me
 from vsel_platform.models.images import ContentFailure, ImageProvider
 from vsel_platform.models.packing import packed_length
 from vsel_platform.models.scoring import TokenScores, score_batch
-from vsel_platform.models.vlm import Condition, ModelForward, RenderedRow
+from vsel_platform.models.vlm import Condition, ModelForward, RenderedRow, ShownImage
 from vsel_platform.signals.windows import Row, RowWindow, WindowOptions, windows
 
 Conditions = dict[Condition, RenderedRow]
@@ -27,7 +27,7 @@ class RowScores(Generic[Row]):
     failure: ContentFailure | None = None
 
 
-Render = Callable[[Row, Condition], RenderedRow]
+Render = Callable[[Row, Condition, Sequence[ShownImage]], RenderedRow]
 
 
 def score_windows(
@@ -43,26 +43,29 @@ def score_windows(
     """Scores of the answers of `rows`, window by window, in the order of the rows.
 
     `conditions(row)` are those that a row is scored under; a row with none is passed over. All of them have the same
-    targets: if the row is cut under one, its last targets are left out under the others too. `render(row, condition)`
-    makes the tokens, and a DataError of it fails the row. `limits` remembers batch sizes that do not fit. Raises
-    OutOfMemoryError if a row does not fit alone.
+    targets: if the row is cut under one, its last targets are left out under the others too. `render(row, condition,
+    shown)` makes the tokens from the row and what its images show; a DataError of it fails the row. `limits` remembers
+    batch sizes that do not fit. Raises OutOfMemoryError if a row does not fit alone.
     """
     for window in windows(model, rows, images, options, limits):
-        yield _score(model, window, _render(window, conditions, render))
+        applying = {i: found for i, row in enumerate(window.rows) if (found := conditions(row))}
+        window.load_images(list(applying))
+        yield _score(model, window, _render(window, applying, render))
 
 
 def _render(
-    window: RowWindow[Row], conditions: Callable[[Row], Sequence[Condition]], make: Render[Row]
+    window: RowWindow[Row], conditions: Mapping[int, Sequence[Condition]], make: Render[Row]
 ) -> dict[int, Conditions]:
-    """Every row under every condition, all conditions of a row with the same targets; others fail."""
+    """Every row under its conditions, all of a row with the same targets; others fail."""
     found: dict[int, Conditions] = {}
-    for i, row in enumerate(window.rows):
+    for i, applying in conditions.items():
+        if i in window.failures:
+            continue
+        row, shown = window.rows[i], window.shown(i)
         try:
-            rendered = {condition: make(row, condition) for condition in conditions(row)}
+            rendered = {condition: make(row, condition, shown) for condition in applying}
         except DataError as error:
             window.fail(i, "row_not_renderable", str(error))
-            continue
-        if not rendered:
             continue
         count = min(item.n_targets for item in rendered.values())
         if count == 0:
@@ -113,7 +116,6 @@ def _units(window: RowWindow[Row], rendered: dict[int, Conditions]) -> list[_Uni
 
 def _score(model: ModelForward, window: RowWindow[Row], rendered: dict[int, Conditions]) -> list[RowScores[Row]]:
     """Scores of the rendered rows batched by length; what rows of the same images share is computed once."""
-    window.load_images(list(rendered))
     units = _units(window, rendered)
 
     def score(part: Sequence[_Unit]) -> list[list[TokenScores]]:

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from vsel_platform.errors import DataError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.batching import BatchLimits
-from vsel_platform.models.generation import GeneratedAnswer
 from vsel_platform.models.images import ContentFailure, ImageProvider
-from vsel_platform.models.llava import LlavaAdapter
 from vsel_platform.models.templates import IMAGE_TAG
-from vsel_platform.models.vlm import ConversationRow, RenderedRow
+from vsel_platform.models.vlm import ConversationRow, GeneratedAnswer, RenderedRow, VisionLanguageModel
 from vsel_platform.signals.relative_attention import aggregate_maps, relative_maps, top_tokens
 from vsel_platform.signals.windows import RowWindow, WindowOptions, windows
 
@@ -55,7 +53,7 @@ class AttentionBatch:
     failures: list[ContentFailure]
 
 
-def attention_fingerprint(model: LlavaAdapter, answer_tokens: int, grid: int) -> str:
+def attention_fingerprint(model: VisionLanguageModel, answer_tokens: int, grid: int) -> str:
     """Fingerprint of the signal: code version, model, longest answer, grid."""
     return fingerprint(
         signal=SIGNAL, code=CODE_VERSION, model=model.fingerprint, answer_tokens=answer_tokens, grid=grid
@@ -85,7 +83,7 @@ def one_word_question(question: str) -> str:
 
 
 def attention_maps(
-    model: LlavaAdapter,
+    model: VisionLanguageModel,
     rows: Sequence[ConversationRow],
     images: ImageProvider,
     *,
@@ -102,8 +100,8 @@ def attention_maps(
     memory.
     """
     for window in windows(model, rows, images, options or WindowOptions(), limits):
+        window.load_images([i for i, row in enumerate(window.rows) if row.images])
         prompts = _prompts(model, window)
-        window.load_images(list(prompts))
         todo = [i for i in prompts if i not in window.failures]
 
         def run(
@@ -111,7 +109,7 @@ def attention_maps(
             window: RowWindow[ConversationRow] = window,
             prompts: dict[int, tuple[RenderedRow, int, int]] = prompts,
         ) -> list[GeneratedAnswer]:
-            shown = [window.features_of(i)[prompts[i][1] :][: prompts[i][2]] for i in part]
+            shown = [window.features_of(i, slice(prompts[i][1], prompts[i][1] + prompts[i][2])) for i in part]
             return model.generate([prompts[i][0] for i in part], shown, max_tokens=answer_tokens)
 
         found: dict[int, AttentionMap] = {}
@@ -127,12 +125,13 @@ def attention_maps(
         yield AttentionBatch([found[i] for i in sorted(found)], [window.failures[i] for i in sorted(window.failures)])
 
 
-def _prompts(model: LlavaAdapter, window: RowWindow[ConversationRow]) -> dict[int, tuple[RenderedRow, int, int]]:
+def _prompts(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> dict[int, tuple[RenderedRow, int, int]]:
     """(prompt, number of its first image, number of its images) of the rows that can be asked; the others fail."""
     found = {}
     for i, row in enumerate(window.rows):
         if not row.images:
             window.fail(i, "no_image", "the row has no image, so nothing to look at")
+        if i in window.failures:
             continue
         question = first_question(row.turns)
         if question is None:
@@ -144,12 +143,13 @@ def _prompts(model: LlavaAdapter, window: RowWindow[ConversationRow]) -> dict[in
             detail = f"the question shows image {first + count}, but the row has {len(row.images)}"
             window.fail(i, "row_not_renderable", detail)
             continue
+        shown = window.shown(i, slice(first, first + count))
         try:
-            found[i] = (model.render_prompt([("user", text)], count), first, count)
+            found[i] = (model.render_prompt([("user", text)], count, shown), first, count)
         except DataError as error:
             window.fail(i, "row_not_renderable", str(error))
             continue
-        if len(model.image_places(found[i][0])) < count * model.image_tokens or found[i][0].n_cut:
+        if len(model.image_places(found[i][0])) < sum(image.n_tokens for image in shown) or found[i][0].n_cut:
             del found[i]
             window.fail(i, "prompt_too_long", "the question does not fit into vlm.max_tokens")
     return found

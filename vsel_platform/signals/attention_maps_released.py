@@ -19,10 +19,10 @@ from PIL import Image
 from vsel_platform.errors import DataError
 from vsel_platform.methods.free2ds_released_data import first_question, one_word_message, one_word_prompt
 from vsel_platform.models.devices import DtypeName
-from vsel_platform.models.generation import GeneratedAnswer, generate_with_attention
+from vsel_platform.models.generation import generate_with_attention
 from vsel_platform.models.images import ContentFailure
 from vsel_platform.models.llava_released import IMAGE_TOKEN, ReleasedLlava, expand_images, load_released_llava
-from vsel_platform.models.vlm import RenderedRow
+from vsel_platform.models.vlm import GeneratedAnswer, RenderedRow
 from vsel_platform.signals.losses_released import released_ids
 from vsel_platform.signals.relative_attention import relative_maps
 from vsel_platform.signals.windows import RowWindow, WindowOptions, windows

@@ -99,7 +99,7 @@ def answer_losses(
         images,
         conditions=lambda row: applicable(conditions, row),
         options=options,
-        render=lambda row, condition: model.render(row.turns, len(row.images), condition),
+        render=lambda row, condition, shown: model.render(row.turns, len(row.images), condition, shown),
         limits=limits,
     ):
         batch = _loss_batch(window, conditions)

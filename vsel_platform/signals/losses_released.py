@@ -134,7 +134,7 @@ def released_losses(
         lambda name: _open(image_folder / name),
         conditions=lambda row: ("full",),
         options=WindowOptions(batch_tokens),
-        render=lambda row, _: released_row(row.turns_as_given, model),
+        render=lambda row, *_: released_row(row.turns_as_given, model),
     ):
         for result in window:
             if result.failure is not None and result.failure.reason != "no_answer_tokens":

@@ -67,8 +67,8 @@ def vision_representations(
     failures. Raises OutOfMemoryError if one row does not fit into memory.
     """
     for window in windows(model, rows, images, options or WindowOptions(), limits):
+        window.load_images([i for i, row in enumerate(window.rows) if row.images])
         rendered = _render(model, window)
-        window.load_images(list(rendered))
         todo = [i for i in rendered if i not in window.failures]
         found: dict[int, Representation] = {}
 
@@ -102,9 +102,10 @@ def _render(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> d
     for i, row in enumerate(window.rows):
         if not row.images:
             window.fail(i, "no_image", "the row has no image, so nothing to look at")
+        if i in window.failures:
             continue
         try:
-            rendered = model.render(row.turns, len(row.images))
+            rendered = model.render(row.turns, len(row.images), shown=window.shown(i))
         except DataError as error:
             window.fail(i, "row_not_renderable", str(error))
             continue

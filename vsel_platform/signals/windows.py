@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from vsel_platform.models.batching import BatchLimits, run_with_oom_ladder, token_batches, usable_batch_tokens
 from vsel_platform.models.image_features import TowerFeatures
 from vsel_platform.models.images import ContentFailure, ImageProvider
-from vsel_platform.models.vlm import ConversationRow, ModelForward
+from vsel_platform.models.vlm import ConversationRow, ModelForward, ShownImage
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,7 @@ class RowWindow(Generic[Row]):
         self._options = options
         self._limits = limits
         self._features: dict[str, torch.Tensor] = {}
+        self._layouts: dict[str, tuple[int, ...]] = {}
 
     def fail(self, i: int, reason: str, detail: str) -> None:
         """Row `i` has no value."""
@@ -63,6 +64,7 @@ class RowWindow(Generic[Row]):
             self._model, self._images, limits=self._limits, decode_workers=self._options.decode_workers
         )
         features, failures = tower.get(wanted)
+        self._layouts = tower.layouts
         with torch.inference_mode():
             self._features = {i: self._model.project(feature[None])[0] for i, feature in features.items()}
         for i in members:
@@ -70,9 +72,15 @@ class RowWindow(Generic[Row]):
             if failed is not None:
                 self.fail(i, failed.reason, f"image {failed.content_id}: {failed.detail}")
 
-    def features_of(self, i: int) -> "list[torch.Tensor]":
-        """Projected features [image tokens, model width] of the images of row `i`, in order."""
-        return [self._features[image] for image in self.rows[i].images]
+    def features_of(self, i: int, part: slice = slice(None)) -> "list[torch.Tensor]":
+        """Projected features [image tokens, model width] of the images of row `i` (or a part of them), in order."""
+        return self._model.row_features([self._features[image] for image in self.rows[i].images[part]])
+
+    def shown(self, i: int, part: slice = slice(None)) -> list[ShownImage]:
+        """What a prompt has to know of the same images."""
+        layouts = [self._layouts.get(image, ()) for image in self.rows[i].images[part]]
+        features = self.features_of(i, part)
+        return [ShownImage(len(feature), layout) for feature, layout in zip(features, layouts, strict=True)]
 
     def run(
         self,

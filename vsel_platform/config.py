@@ -106,7 +106,11 @@ class VlmSettings(Settings):
         "llava-hf/llava-1.5-7b-hf", description="Hub id, directory, `embedded:demo` or `embedded:demo_second`."
     )
     revision: str | None = Field(None, description="Hub revision (commit) to pin.")
-    template: str = Field("vicuna_v1", description="Conversation template.")
+    template: str | None = Field(
+        None,
+        description="Conversation template: `vicuna_v1` (default) or `plain` for LLaVA-1.5; all other families have "
+        "their own, `chat`.",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Precision of the model.")
     max_tokens: int = Field(2048, gt=0, description="Longest row [tokens]; longer ones are cut and counted.")
     batch_tokens: int = Field(

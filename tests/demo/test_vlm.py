@@ -10,7 +10,7 @@ from vsel_platform.config import VlmSettings
 from vsel_platform.demo.dataset import PlannedRows
 from vsel_platform.demo.vlm import BASE_DIR, PUBLISHED_PREFIX, TEMPLATE, base_weights_hash, load_base
 from vsel_platform.errors import ModelError
-from vsel_platform.models.llava import LlavaAdapter, load_vlm
+from vsel_platform.models.llava import LlavaAdapter, load_llava
 from vsel_platform.models.safety import weight_files
 
 SETTINGS = VlmSettings(model="embedded:demo", template=TEMPLATE, dtype="float32", max_tokens=256)
@@ -18,7 +18,7 @@ SETTINGS = VlmSettings(model="embedded:demo", template=TEMPLATE, dtype="float32"
 
 @pytest.fixture(scope="module")
 def adapter() -> LlavaAdapter:
-    return load_vlm(SETTINGS, "cpu")
+    return load_llava(SETTINGS, "cpu")
 
 
 def test_the_shipped_checkpoint_is_small_and_safetensors_only() -> None:

@@ -20,7 +20,7 @@ from tiny_llava import (
 
 from vsel_platform.config import LoraSettings, VlmSettings
 from vsel_platform.errors import ConfigError, ModelError, UnsafeCheckpointError
-from vsel_platform.models.llava import LlavaAdapter, load_vlm
+from vsel_platform.models.llava import LlavaAdapter, load_llava
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.templates import load_template
 from vsel_platform.training.adapter import add_lora, save_adapter
@@ -58,11 +58,11 @@ def losses(model):
 
 
 def test_a_loaded_checkpoint_computes_what_the_saved_model_does(base_dir):
-    assert losses(load_vlm(settings(base_dir), "cpu")) == pytest.approx(losses(tiny_adapter()), abs=1e-4)
+    assert losses(load_llava(settings(base_dir), "cpu")) == pytest.approx(losses(tiny_adapter()), abs=1e-4)
 
 
 def test_features_and_projection_are_those_of_transformers(base_dir):
-    model = load_vlm(settings(base_dir), "cpu")
+    model = load_llava(settings(base_dir), "cpu")
     pixels = np.stack([model.preprocess(picture(i)) for i in "abc"])
     with torch.no_grad():
         features = model.project(model.tower_features(pixels))
@@ -82,8 +82,8 @@ def test_several_vision_layers_are_joined():
 
 
 def test_the_adapter_changes_losses_and_fingerprint(base_dir, adapter_dir):
-    base = load_vlm(settings(base_dir), "cpu")
-    tuned = load_vlm(settings(base_dir), "cpu", adapter_dir=str(adapter_dir))
+    base = load_llava(settings(base_dir), "cpu")
+    tuned = load_llava(settings(base_dir), "cpu", adapter_dir=str(adapter_dir))
     assert tuned.fingerprint != base.fingerprint
     assert abs(losses(tuned)[0] - losses(base)[0]) > 1e-3
 
@@ -92,26 +92,26 @@ def test_the_merged_adapter_computes_what_its_layers_do(base_dir, adapter_dir):
     import peft
 
     with quiet_transformers():
-        live = peft.PeftModel.from_pretrained(load_vlm(settings(base_dir), "cpu").model, str(adapter_dir))
-    merged = load_vlm(settings(base_dir), "cpu", adapter_dir=str(adapter_dir))
+        live = peft.PeftModel.from_pretrained(load_llava(settings(base_dir), "cpu").model, str(adapter_dir))
+    merged = load_llava(settings(base_dir), "cpu", adapter_dir=str(adapter_dir))
     expected = tiny_adapter(model=live.get_base_model())
     assert losses(merged) == pytest.approx(losses(expected), abs=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"template": "plain"}, {"max_tokens": 100}, {"dtype": "bfloat16"}])
 def test_the_fingerprint_follows_what_changes_results(base_dir, options):
-    base = load_vlm(settings(base_dir), "cpu").fingerprint
-    assert load_vlm(settings(base_dir, **options), "cpu").fingerprint != base
+    base = load_llava(settings(base_dir), "cpu").fingerprint
+    assert load_llava(settings(base_dir, **options), "cpu").fingerprint != base
 
 
 def test_the_fingerprint_ignores_place_and_speed(base_dir, tmp_path):
     copy = shutil.copytree(base_dir, tmp_path / "copy")
-    base = load_vlm(settings(base_dir), "cpu").fingerprint
-    assert load_vlm(settings(copy, batch_tokens=17), "auto").fingerprint == base
+    base = load_llava(settings(base_dir), "cpu").fingerprint
+    assert load_llava(settings(copy, batch_tokens=17), "auto").fingerprint == base
 
 
 def test_bfloat16_losses_are_close(base_dir):
-    exact, rounded = (losses(load_vlm(settings(base_dir, dtype=d), "cpu")) for d in ("float32", "bfloat16"))
+    exact, rounded = (losses(load_llava(settings(base_dir, dtype=d), "cpu")) for d in ("float32", "bfloat16"))
     assert rounded == pytest.approx(exact, rel=0.05)
 
 
@@ -120,7 +120,7 @@ def test_a_pickled_adapter_is_refused(base_dir, adapter_dir, tmp_path):
     torch.save(load_file(copy / "adapter_model.safetensors"), copy / "adapter_model.bin")
     (copy / "adapter_model.safetensors").unlink()
     with pytest.raises(UnsafeCheckpointError, match=r"adapter_model\.bin"):
-        load_vlm(settings(base_dir), "cpu", adapter_dir=str(copy))
+        load_llava(settings(base_dir), "cpu", adapter_dir=str(copy))
 
 
 def test_an_adapter_with_non_finite_weights_is_refused(base_dir, adapter_dir, tmp_path):
@@ -130,7 +130,7 @@ def test_an_adapter_with_non_finite_weights_is_refused(base_dir, adapter_dir, tm
     state[name] = torch.full_like(state[name], float("nan"))
     save_file(state, copy / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="does not fit the model"):
-        load_vlm(settings(base_dir), "cpu", adapter_dir=str(copy))
+        load_llava(settings(base_dir), "cpu", adapter_dir=str(copy))
 
 
 def rewritten(adapter_dir, copy, change):
@@ -152,7 +152,7 @@ def test_an_adapter_with_missing_or_unknown_layers_is_refused(base_dir, adapter_
     for name, change in (("missing", without_a_layer), ("unknown", with_another_layer)):
         directory = rewritten(adapter_dir, tmp_path / name, change)
         with pytest.raises(ModelError, match=r"does not fit the model: .*up_proj"):
-            load_vlm(settings(base_dir), "cpu", adapter_dir=directory)
+            load_llava(settings(base_dir), "cpu", adapter_dir=directory)
 
 
 def test_an_adapter_for_another_width_is_refused(adapter_dir, tmp_path):
@@ -160,12 +160,12 @@ def test_an_adapter_for_another_width_is_refused(adapter_dir, tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path)
     tiny_image_processor().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="does not fit the model"):
-        load_vlm(settings(tmp_path), "cpu", adapter_dir=str(adapter_dir))
+        load_llava(settings(tmp_path), "cpu", adapter_dir=str(adapter_dir))
 
 
 def test_an_adapter_that_is_not_there_is_named(base_dir, tmp_path):
     with pytest.raises(ModelError, match="no directory"):
-        load_vlm(settings(base_dir), "cpu", adapter_dir=str(tmp_path / "nothing"))
+        load_llava(settings(base_dir), "cpu", adapter_dir=str(tmp_path / "nothing"))
 
 
 def test_a_pickled_base_is_refused(base_dir, tmp_path):
@@ -173,7 +173,7 @@ def test_a_pickled_base_is_refused(base_dir, tmp_path):
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
     with pytest.raises(UnsafeCheckpointError):
-        load_vlm(settings(copy), "cpu")
+        load_llava(settings(copy), "cpu")
 
 
 def test_missing_weights_are_not_replaced_by_random_ones(base_dir, tmp_path):
@@ -183,20 +183,20 @@ def test_missing_weights_are_not_replaced_by_random_ones(base_dir, tmp_path):
     del state[dropped]
     save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks the weights .*linear_2\.bias"):
-        load_vlm(settings(copy), "cpu")
+        load_llava(settings(copy), "cpu")
 
 
 def test_another_kind_of_model_is_named(tmp_path):
     directory = save_tiny_dinov2(tmp_path)
     with pytest.raises(ModelError, match="is a 'dinov2' model, expected `llava`"):
-        load_vlm(settings(directory), "cpu")
+        load_llava(settings(directory), "cpu")
 
 
 def test_an_unknown_embedded_model_and_template_are_config_errors(base_dir):
     with pytest.raises(ConfigError, match="unknown embedded model 'embedded:big'"):
-        load_vlm(VlmSettings(model="embedded:big"), "cpu")
+        load_llava(VlmSettings(model="embedded:big"), "cpu")
     with pytest.raises(ConfigError, match="unknown template"):
-        load_vlm(settings(base_dir, template="chatml"), "cpu")
+        load_llava(settings(base_dir, template="chatml"), "cpu")
 
 
 def make_adapter(tokenizer, model=None, max_tokens=64):

@@ -10,7 +10,7 @@ from parity_cases import step_dir
 from PIL import Image
 
 from vsel_platform.config import VlmSettings
-from vsel_platform.models.llava import load_vlm
+from vsel_platform.models.llava import load_llava
 from vsel_platform.models.templates import IMAGE_TAG, count_images
 from vsel_platform.signals.losses import LossRow
 from vsel_platform.signals.vision_representations import instruction_places, vision_representations
@@ -113,7 +113,7 @@ def test_every_entry_that_the_released_script_drops_has_a_reason(size):
 @cache
 def default_model():
     settings = VlmSettings(model=str(CHECKPOINT), template="vicuna_v1", dtype="float32", max_tokens=4096)
-    return load_vlm(settings, "cpu")
+    return load_llava(settings, "cpu")
 
 
 @cache

@@ -12,7 +12,7 @@ from tiny_llava import IMAGE_TOKENS, conversation, picture, save_tiny, tiny_imag
 
 from vsel_platform.config import VlmSettings
 from vsel_platform.errors import ModelError
-from vsel_platform.models.llava import load_vlm
+from vsel_platform.models.llava import load_llava
 from vsel_platform.signals.vision_representations_released import answer_positions, released_representations
 
 TEMPLATE = (
@@ -90,7 +90,7 @@ def result(checkpoint, images):
 
 def naive(checkpoint, images, row, names, threshold=0.9):
     """Vector of one row by all layers and maps, as the released code takes it."""
-    model = load_vlm(VlmSettings(model=str(checkpoint), template="plain", dtype="float32"), "cpu")
+    model = load_llava(VlmSettings(model=str(checkpoint), template="plain", dtype="float32"), "cpu")
     model.model.set_attn_implementation("eager")
     pixels = [model.preprocess(Image.open(images / name)) for name in names]
     with torch.inference_mode():
@@ -145,7 +145,7 @@ def test_the_words_of_a_question_are_taken_for_the_answer_that_they_repeat(check
     assert TOKENIZER.decode(row.input_ids[row.assistant]) == "x"
     assert row.assistant[0] < len(TOKENIZER(question)["input_ids"])
     turns = [(message["role"], message["content"]) for message in given_entry["messages"]]
-    default = load_vlm(VlmSettings(model=str(checkpoint), dtype="float32"), "cpu").render(turns, 1)
+    default = load_llava(VlmSettings(model=str(checkpoint), dtype="float32"), "cpu").render(turns, 1)
     assert TOKENIZER.decode(default.input_ids[default.answer_index == 0]).strip() == "x</s>"
     assert TOKENIZER.decode(default.input_ids[default.is_question]) == "\nIs it x? no:x"
 

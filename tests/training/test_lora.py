@@ -12,7 +12,7 @@ from vsel_platform.config import LoraSettings, VlmSettings
 from vsel_platform.errors import ModelError, OutOfMemoryError
 from vsel_platform.evaluation.exact_match import evaluate
 from vsel_platform.models import batching
-from vsel_platform.models.llava import load_vlm
+from vsel_platform.models.llava import load_llava
 from vsel_platform.models.llava_forward import LlavaForward
 from vsel_platform.signals.losses import LossRow
 from vsel_platform.training import lora
@@ -45,8 +45,8 @@ def files(directory):
 def test_training_learns_the_answers(base, tmp_path):
     settings = QUICK.model_copy(update={"epochs": 20.0})
     report = train_lora(base, ROWS, settings, picture, tmp_path / "a", device="cpu")
-    before = evaluate(load_vlm(base, "cpu"), ROWS, picture)
-    after = evaluate(load_vlm(base, "cpu", adapter_dir=str(tmp_path / "a")), ROWS, picture)
+    before = evaluate(load_llava(base, "cpu"), ROWS, picture)
+    after = evaluate(load_llava(base, "cpu", adapter_dir=str(tmp_path / "a")), ROWS, picture)
     assert before[0].exact_match == 0
     assert after[0].exact_match == 1
     assert report.last_epoch_loss < 0.5 < report.first_epoch_loss
@@ -106,7 +106,7 @@ def test_the_projector_moves_when_it_is_trained(base, tmp_path):
     train_lora(base, ROWS, QUICK, picture, tmp_path / "a", device="cpu")
     stored = load_file(tmp_path / "a" / "adapter_model.safetensors")
     name = next(key for key in stored if "linear_1.weight" in key)
-    original = load_vlm(base, "cpu").model.model.multi_modal_projector.linear_1.weight
+    original = load_llava(base, "cpu").model.model.multi_modal_projector.linear_1.weight
     assert not torch.allclose(stored[name], original, atol=1e-5)
 
 
@@ -170,7 +170,7 @@ def test_correct_use_prints_no_warning(base, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train_lora(base, ROWS[:4], QUICK, picture, tmp_path / "a", device="cpu")
-        load_vlm(base, "cpu", adapter_dir=str(tmp_path / "a"))
+        load_llava(base, "cpu", adapter_dir=str(tmp_path / "a"))
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 """Methods, scores, quotas and diversity rules in words, for `vsel methods` and the docs."""
 
+from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import BaseModel
 
 from vsel_platform.config import Project
-from vsel_platform.methods.api import Options, Score
+from vsel_platform.errors import ConfigError
+from vsel_platform.methods.api import Method, Options, Score
 from vsel_platform.methods.presel_types import PreselOptions
-from vsel_platform.methods.registry import METHODS, QUOTAS, RULES, SCORES, find_method
+from vsel_platform.methods.registry import ENTRY_POINT_GROUP, METHODS, QUOTAS, RULES, SCORES, find_method
 
 _OWN: dict[str, dict[str, Any]] = {
     "presel": {
@@ -32,12 +34,7 @@ def describe(project: Project | None) -> dict[str, list[dict[str, Any]]]:
         for name, own in _OWN.items()
     ]
     added = {name: find_method(project, name) for name in project.methods} if project else {}
-    for name, method in sorted({**METHODS, **added}.items()):
-        score = method.score if isinstance(method.score, str) else method.score.name
-        parts = f"score {score}, quota {method.quota}, diversity {method.diversity}"
-        methods.append(
-            {"name": name, "paper": method.paper, "parts": parts, "deviation": method.deviation, "options": {}}
-        )
+    methods += [_method(name, method) for name, method in {**_installed(), **METHODS, **added}.items()]
     return {
         "methods": sorted(methods, key=lambda method: method["name"]),
         "scores": [_part(score, score.options) for _, score in sorted(SCORES.items())],
@@ -46,13 +43,37 @@ def describe(project: Project | None) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def _installed() -> dict[str, Method]:
+    """Methods of installed packages."""
+    found = {point.name: point.load() for point in entry_points(group=ENTRY_POINT_GROUP)}
+    for name, method in found.items():
+        if not isinstance(method, Method):
+            raise ConfigError(f"entry point {name}: expected a Method from vsel_platform.methods.api")
+    return found
+
+
+def _method(name: str, method: Method) -> dict[str, Any]:
+    own = method.score if isinstance(method.score, Score) else None
+    score = own.name if own else method.score
+    parts = f"score {score}, quota {method.quota}, diversity {method.diversity}"
+    # Scores by name are listed with their options; a method's own score stands nowhere else.
+    options = _known(own.options) if own else {}
+    return {"name": name, "paper": method.paper, "parts": parts, "deviation": method.deviation, "options": options}
+
+
 def _part(part: Any, options: type[Options]) -> dict[str, Any]:
     needs = {"needs": list(part.needs), "text_only_rows": part.text} if isinstance(part, Score) else {}
     return {"name": part.name, "description": part.description, **needs, "options": _known(options)}
 
 
 def _known(options: type[BaseModel]) -> dict[str, Any]:
-    return {name: {"default": f.default, "description": f.description} for name, f in options.model_fields.items()}
+    return {
+        name: {
+            "default": "none, give one" if f.is_required() else f.get_default(call_default_factory=True),
+            "description": f.description,
+        }
+        for name, f in options.model_fields.items()
+    }
 
 
 def as_text(found: dict[str, list[dict[str, Any]]]) -> str:

@@ -1,6 +1,6 @@
 """Diversity rules: which rows of a group are taken."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vsel_platform.methods.api import Diversity, Floats, Indices, Options, Picking, Signals
 from vsel_platform.methods.geometry_scores import SpaceOptions
+from vsel_platform.selection.budgets import largest_remainder
 from vsel_platform.selection.diversity import normalise_rows
 from vsel_platform.selection.graph import Graph, knn_graph
 from vsel_platform.selection.greedy import (
@@ -20,12 +21,13 @@ from vsel_platform.selection.greedy import (
 from vsel_platform.selection.stable_hash import stable_uniform
 
 _SMALLEST_UNIFORM = 2.0**-54
+# Rows that a place is chosen from where a group is thinned.
+ROWS_PER_PLACE = 4
 
 
 def top(signals: Signals, picking: Picking, options: Options) -> Indices:
     """The highest scores; ties by id."""
-    order = np.lexsort((picking.members, -picking.scores))
-    return picking.members[order[: picking.count]]
+    return _best_first(picking, picking.members)[: picking.count]
 
 
 class GumbelOptions(Options):
@@ -44,8 +46,10 @@ def gumbel(signals: Signals, picking: Picking, options: GumbelOptions) -> Indice
     """
     ids = [signals.sample_ids[i] for i in picking.members.tolist()]
     uniform = np.maximum(stable_uniform(picking.seed, ids), _SMALLEST_UNIFORM)
-    spread = float(picking.scores.std()) or 1.0
-    keys = picking.scores / (options.temperature * spread) - np.log(-np.log(uniform))
+    # Differences are exactly 0 where all scores are equal; the spread of the scores themselves may be a rounding error.
+    scores = picking.scores - picking.scores.max()
+    spread = float(scores.std()) or 1.0
+    keys = scores / (options.temperature * spread) - np.log(-np.log(uniform))
     order = np.lexsort((picking.members, -keys))
     return picking.members[order[: picking.count]]
 
@@ -80,10 +84,14 @@ class D2Options(GraphOptions):
 
 
 def d2_rule(signals: Signals, picking: Picking, options: D2Options) -> Indices:
-    """Difficult rows in difficult neighbourhoods, one of a neighbourhood at a time."""
+    """Difficult rows in difficult neighbourhoods, one of a neighbourhood at a time.
+
+    Scores below 0 are shifted to begin at 0; equal ones are all 1, so that the neighbourhoods alone decide.
+    """
 
     def choose(graph: Graph, scores: Floats, count: int) -> Indices:
-        return d2_pruning(graph, scores - scores.min(), count, forward=options.forward, reverse=options.reverse)
+        values = scores - min(0.0, scores.min()) if np.ptp(scores) > 0 else np.ones_like(scores)
+        return d2_pruning(graph, values, count, forward=options.forward, reverse=options.reverse)
 
     return _on_graph(signals, picking, options, choose)
 
@@ -95,27 +103,45 @@ class DedupOptions(GraphOptions):
 
 
 def dedup_rule(signals: Signals, picking: Picking, options: DedupOptions) -> Indices:
-    """The highest scores without near duplicates of a row that was taken; what is missing then is a shortfall."""
+    """The highest scores without near duplicates of a row that was taken; what is missing then is a shortfall.
 
-    def choose(graph: Graph, scores: Floats, count: int) -> Indices:
-        return without_near_duplicates(graph, scores, count, cosine=options.max_cosine)
-
-    return _on_graph(signals, picking, options, choose, fill=False)
+    Rows without a vector are nobody's duplicates and go by their score.
+    """
+    known, unit, rest = _vectors_of(signals, picking, options)
+    if not len(known):
+        return top(signals, picking, options)
+    graph, scores = knn_graph(unit, options.n_neighbours), _scores_of(picking, known)
+    kept = known[without_near_duplicates(graph, unit, scores, picking.count, cosine=options.max_cosine)]
+    return _best_first(picking, np.concatenate([kept, rest]))[: picking.count]
 
 
 class MmdOptions(SpaceOptions):
     """Options of the discrepancy."""
 
     bandwidth: float = Field(0.5, gt=0, description="Width of the kernel, a distance of unit vectors.")
-    max_rows: int = Field(4000, ge=2, description="A larger group is thinned to so many rows by id before.")
+    max_rows: int = Field(
+        4000, ge=2, description="A larger group is thinned by id to 4 rows for a place, in parts of at most so many."
+    )
 
 
 def mmd_rule(signals: Signals, picking: Picking, options: MmdOptions) -> Indices:
-    """Rows whose mean is nearest to that of the group (greedy maximum mean discrepancy)."""
+    """Rows whose mean is nearest to that of the group (greedy maximum mean discrepancy).
+
+    All pairs are compared, so a larger group than `max_rows` is thinned, and cut into parts if many places are to be
+    filled; each part represents the group, as ids are hashes.
+    """
     known, unit, rest = _vectors_of(signals, picking, options)
-    size = max(options.max_rows, picking.count)
-    chosen = kernel_herding(unit[:size], min(picking.count, len(known)), bandwidth=options.bandwidth)
-    return _filled(known[chosen], rest, picking)
+    places = _places(known, rest, picking)
+    size = min(len(known), max(options.max_rows, ROWS_PER_PLACE * places))
+    n_parts = max(1, -(-size // options.max_rows))
+    parts = [np.arange(start, size, n_parts) for start in range(n_parts)]
+    counts = largest_remainder([len(part) for part in parts], places)
+    herds = [
+        part[kernel_herding(unit[part], count, bandwidth=options.bandwidth)]
+        for part, count in zip(parts, counts, strict=True)
+        if count
+    ]
+    return _with_rest(known[_in_turns(herds)], rest, picking)
 
 
 def _on_graph(
@@ -123,15 +149,12 @@ def _on_graph(
     picking: Picking,
     options: GraphOptions,
     choose: Callable[[Graph, Floats, int], Indices],
-    *,
-    fill: bool = True,
 ) -> Indices:
     known, unit, rest = _vectors_of(signals, picking, options)
-    if not len(known):
-        return _filled(known, rest, picking)
-    scores = picking.scores[np.searchsorted(picking.members, known)]
-    chosen = choose(knn_graph(unit, options.n_neighbours), scores, picking.count)
-    return _filled(known[chosen], rest, picking) if fill else known[chosen]
+    places = _places(known, rest, picking)
+    if places:
+        known = known[choose(knn_graph(unit, options.n_neighbours), _scores_of(picking, known), places)]
+    return _with_rest(known[:places], rest, picking)
 
 
 def _vectors_of(
@@ -144,10 +167,29 @@ def _vectors_of(
     return picking.members[has], normalise_rows(matrix[places[has]]), picking.members[~has]
 
 
-def _filled(chosen: Indices, rest: Indices, picking: Picking) -> Indices:
-    """What was chosen, and then rows without a vector by score, which no rule can place among the others."""
-    scores = picking.scores[np.searchsorted(picking.members, rest)]
-    return np.concatenate([chosen, rest[np.lexsort((rest, -scores))]])[: picking.count]
+def _places(known: Indices, rest: Indices, picking: Picking) -> int:
+    """Places of the rows with a vector: their share, as no rule can compare them with those without."""
+    return largest_remainder([len(known), len(rest)], min(picking.count, len(picking.members)))[0]
+
+
+def _with_rest(chosen: Indices, rest: Indices, picking: Picking) -> Indices:
+    """What was chosen and, between it, the best rows without a vector."""
+    return _in_turns([chosen, _best_first(picking, rest)[: picking.count - len(chosen)]])
+
+
+def _in_turns(lists: Sequence[Indices]) -> Indices:
+    """Ordered lists merged so that every beginning holds about the same share of each."""
+    rows = np.concatenate([np.empty(0, np.int64), *lists])
+    place = np.concatenate([np.empty(0), *((np.arange(len(found)) + 0.5) / max(1, len(found)) for found in lists)])
+    return rows[np.lexsort((rows, place))]
+
+
+def _scores_of(picking: Picking, rows: Indices) -> Floats:
+    return picking.scores[np.searchsorted(picking.members, rows)]
+
+
+def _best_first(picking: Picking, rows: Indices) -> Indices:
+    return rows[np.lexsort((rows, -_scores_of(picking, rows)))]
 
 
 RULES = (

@@ -49,6 +49,10 @@ def standing(
         return Standing(is_in, None, None, None, None, None, None, f"{side}: {words}.")
     can_rank = np.isfinite(scores) & ~(is_text & in_stratum)
     groups = method.quota.groups(signals, np.where(can_rank, scores, np.nan), method.quota_options)
+    if groups.labels[i] < 0:
+        words = f"the quota {method.quota.name} leaves the row out, whatever the budget"
+        sentence = f"{side}: {words}. Other options of the quota, or another score, would change it."
+        return Standing(is_in, float(scores[i]), None, None, None, None, None, sentence)
     peers = np.flatnonzero(can_rank & (groups.labels == groups.labels[i]))
     place = int((scores[peers] > scores[i]).sum() + ((scores[peers] == scores[i]) & (peers < i)).sum()) + 1
     taken = [j for j in peers.tolist() if signals.sample_ids[j] in chosen]

@@ -10,6 +10,9 @@ from vsel_platform.methods.api import Clustering, Floats, Options, Score, ScoreT
 from vsel_platform.methods.loss_scores import DECIMALS
 from vsel_platform.tables import Column
 
+# Vectors are float32: a smaller share of the mean's length is nothing but rounding.
+ROUNDING = 1e-6
+
 
 class SpaceOptions(Options):
     """Which vectors a part looks at."""
@@ -46,7 +49,9 @@ def prototypicality(signals: Signals, options: PrototypicalityOptions) -> ScoreT
     """Cosine to the centroid of the row's cluster (self-supervised prototypes, Sorscher et al., arXiv 2206.14486)."""
     found = signals.clusters(clustering_of(options)[0])
     score = found.cosine if options.prefer == "typical" else -found.cosine
-    return ScoreTable(score, {"cosine": found.cosine, "cluster": found.labels})
+    labels = found.labels.astype(object)
+    labels[found.labels < 0] = None
+    return ScoreTable(score, {"cosine": found.cosine, "cluster": labels})
 
 
 class PrismOptions(SpaceOptions):
@@ -60,7 +65,8 @@ def prism(signals: Signals, options: PrismOptions) -> ScoreTable:
     """Minus the mean correlation with all rows, after the data set's mean was taken out (PRISM, arXiv 2502.12119).
 
     With unit rows z the sum of a row's correlations is z . sum(z), that of their squares z^T G z with the d x d Gram
-    matrix G, so that no n x n matrix is made. The row's correlation with itself is left out.
+    matrix G, so that no n x n matrix is made. The row's correlation with itself is left out. A row that is the mean
+    has no correlation with any, and no score.
     """
     mean, count = _mean(signals, options.space)
     if count == 0:
@@ -68,16 +74,18 @@ def prism(signals: Signals, options: PrismOptions) -> ScoreTable:
         return ScoreTable(nothing, {"redundancy": nothing})
     total = np.zeros_like(mean)
     gram = np.zeros((len(mean), len(mean)))
+    count = 0
     for _, block in signals.blocks(options.space):
-        unit = _unit(block, mean)
+        unit, has = _unit(block, mean)
+        count += int(has.sum())
         total += unit.sum(axis=0)
         if options.power == 2:
             gram += unit.T @ unit
     redundancy = np.full(len(signals.sample_ids), np.nan)
     for rows, block in signals.blocks(options.space):
-        unit = _unit(block, mean)
+        unit, has = _unit(block, mean)
         sums = unit @ total if options.power == 1 else np.einsum("ij,ij->i", unit @ gram, unit)
-        redundancy[rows] = (sums - 1.0) / max(1, count - 1)
+        redundancy[rows] = np.where(has, (sums - 1.0) / max(1, count - 1), np.nan)
     return ScoreTable(-redundancy.round(DECIMALS + 3), {"redundancy": redundancy})
 
 
@@ -89,10 +97,12 @@ def _mean(signals: Signals, space: Space) -> tuple[Floats, int]:
     return total / max(1, count), count
 
 
-def _unit(block: np.ndarray, mean: Floats) -> Floats:
+def _unit(block: np.ndarray, mean: Floats) -> tuple[Floats, np.ndarray]:
+    """Rows without the mean divided by their length, and whether they have one that is more than rounding."""
     centred = block.astype(np.float64) - mean
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.asarray(np.divide(centred, norms, out=np.zeros_like(centred), where=norms > 0))
+    norms = np.linalg.norm(centred, axis=1)
+    has = norms > ROUNDING * np.linalg.norm(mean)
+    return centred * np.divide(1.0, norms, out=np.zeros_like(norms), where=has)[:, None], has
 
 
 def magic(signals: Signals, options: Options) -> ScoreTable:
@@ -113,6 +123,7 @@ PROTOTYPICALITY = Score(
     options=PrototypicalityOptions,
     columns=(Column("cosine", "float64", "Cosine to the centroid.", "cosine", True), _CLUSTER),
     text="stratum",
+    version="2",
 )
 PRISM = Score(
     "prism",
@@ -121,6 +132,7 @@ PRISM = Score(
     options=PrismOptions,
     columns=(Column("redundancy", "float64", "Mean correlation with the other rows (squared at power 2).", "1", True),),
     text="stratum",
+    version="2",
 )
 MAGIC = Score(
     "magic",

@@ -1,11 +1,14 @@
 """Quotas: in which groups rows compete, and what share of the budget each group gets."""
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from vsel_platform.methods.api import Floats, Groups, Options, Quota, Signals
+from vsel_platform.methods.api import Floats, Groups, Indices, Options, Quota, Signals
 from vsel_platform.methods.geometry_scores import ClusterOptions, clustering_of
 from vsel_platform.selection.diversity import normalise_rows
+
+DENSITY_ROWS = 1000
 
 
 def one_group(signals: Signals, scores: Floats, options: Options) -> Groups:
@@ -30,51 +33,66 @@ def equal_tasks(signals: Signals, scores: Floats, options: Options) -> Groups:
 def by_cluster(signals: Signals, scores: Floats, options: ClusterOptions) -> Groups:
     """Rows compete inside their cluster; each cluster keeps its share of the rows."""
     labels = signals.clusters(clustering_of(options)[0]).labels
-    sizes = np.bincount(labels[labels >= 0], minlength=1)
-    return Groups(labels, [f"cluster {i}" for i in range(len(sizes))], sizes.astype(float).tolist())
+    return _cluster_groups(labels, _sizes(labels), scores)
+
+
+def _sizes(labels: Indices) -> Floats:
+    return np.bincount(labels[labels >= 0], minlength=1).astype(np.float64)
+
+
+def _cluster_groups(labels: Indices, weights: Floats, scores: Floats) -> Groups:
+    """Clusters with their weights. Rows with a score but no vector are one more group that keeps its share of the rows:
+    no cluster has a place for them, and without a group they would be lost."""
+    names = [f"cluster {i}" for i in range(len(weights))]
+    rest = (labels < 0) & np.isfinite(scores)
+    if not rest.any():
+        return Groups(labels, names, weights.tolist())
+    share = rest.sum() / max(1, (labels >= 0).sum())
+    labels = np.where(rest, len(weights), labels)
+    return Groups(labels, [*names, "no vector"], [*weights.tolist(), float(weights.sum() * share)])
 
 
 def equal_clusters(signals: Signals, scores: Floats, options: ClusterOptions) -> Groups:
     """Rows compete inside their cluster; each cluster gets the same share, as far as it has the rows."""
-    groups = by_cluster(signals, scores, options)
-    return Groups(groups.labels, groups.names, [1.0] * len(groups.names))
+    labels = signals.clusters(clustering_of(options)[0]).labels
+    return _cluster_groups(labels, np.ones(len(_sizes(labels))), scores)
 
 
 class CoincideOptions(ClusterOptions):
     """Options of COINCIDE's cluster weights."""
 
     temperature: float = Field(0.1, gt=0, description="tau: the larger, the more equal the clusters.")
+    bandwidth: float = Field(1.0, gt=0, description="Width of the density's kernel, a distance of unit vectors.")
 
 
 def coincide(signals: Signals, scores: Floats, options: CoincideOptions) -> Groups:
-    """Clusters weighted by exp(S / (tau D)): transferable and dense ones less diverse inside get more of the budget.
+    """Clusters weighted by exp(S / (tau D)), whatever their size: transferable ones get more, dense ones less.
 
-    S is the mean cosine of a cluster's centroid to the others, D the mean distance 1 - cosine of pairs inside it
-    (COINCIDE, arXiv 2406.10995, eq. 1 to 4). With unit vectors D follows from the length of the cluster's sum. S and
-    D are scaled to mean 1 over the clusters, so that tau means the same in every space.
+    S is the mean cosine of a cluster's centroid to the others, D its density, the mean Gaussian kernel
+    exp(-d^2 / (2 bandwidth^2)) of two of its rows; a row alone is as dense as copies (COINCIDE, arXiv 2406.10995,
+    eq. 1 to 4). Of a large cluster DENSITY_ROWS rows are compared, the first by id.
     """
-    groups = by_cluster(signals, scores, options)
+    labels = signals.clusters(clustering_of(options)[0]).labels
     index, matrix = signals.vectors(options.space)
-    unit = normalise_rows(matrix).astype(np.float64)
-    count = len(groups.names)
-    known = groups.labels >= 0
-    sums = np.zeros((count, unit.shape[1]))
-    np.add.at(sums, groups.labels[known], unit[index[known]])
-    sizes = np.bincount(groups.labels[known], minlength=count).astype(np.float64)
-    pairs = np.maximum(sizes * (sizes - 1), 1)
-    inside = 1.0 - (np.einsum("ij,ij->i", sums, sums) - sizes) / pairs
-    inside = np.where(sizes > 1, np.maximum(inside, 0), 0)
-    centroids = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    transfer = (centroids @ centroids.sum(axis=0) - 1.0) / max(1, count - 1)
-    exponent = _to_mean_one(np.maximum(transfer, 0)) / np.maximum(_to_mean_one(inside), 1e-3) * options.temperature
-    exponent = np.minimum(exponent, np.quantile(exponent, 0.99))
-    weights = sizes * np.exp(exponent - exponent.max())
-    return Groups(groups.labels, groups.names, weights.round(12).tolist())
+    unit = normalise_rows(matrix)
+    order = np.argsort(labels, kind="stable")[(labels < 0).sum() :]
+    members = np.split(order, np.cumsum(_sizes(labels)).astype(np.int64)[:-1])
+    centroids = np.array([unit[index[rows]].sum(axis=0, dtype=np.float64) for rows in members])
+    centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
+    transfer = (centroids @ centroids.sum(axis=0) - 1.0) / max(1, len(members) - 1)
+    density = np.array([_density(unit[index[rows[:DENSITY_ROWS]]], options.bandwidth) for rows in members])
+    # What is behind these digits is rounding and must not decide a place.
+    exponent = (transfer / np.maximum(density, 1e-12) / options.temperature).round(9)
+    return _cluster_groups(labels, np.exp(exponent - exponent.max()), scores)
 
 
-def _to_mean_one(values: Floats) -> Floats:
-    mean = float(values.mean())
-    return values / mean if mean > 0 else np.ones_like(values)
+def _density(unit: NDArray[np.float32], bandwidth: float) -> float:
+    n, data = len(unit), unit.astype(np.float64)
+    if n < 2:
+        return 1.0
+    squared = np.maximum(0.0, 2.0 - 2.0 * (data @ data.T))
+    np.fill_diagonal(squared, np.inf)
+    return float(np.exp(-squared / (2.0 * bandwidth**2)).sum()) / (n * (n - 1))
 
 
 class StrataOptions(Options):
@@ -89,7 +107,8 @@ def strata(signals: Signals, scores: Floats, options: StrataOptions) -> Groups:
     labels = np.full(len(scores), -1, np.int64)
     known = np.flatnonzero(np.isfinite(scores))
     order = known[np.lexsort((known, scores[known]))]
-    kept = order[: len(order) - int(options.cut_off * len(order))]
+    # A share such as 0.29 of 100 rows is a little less than 29 in floating point.
+    kept = order[: len(order) - int(round(options.cut_off * len(order), 6))]
     if len(kept):
         edges = np.linspace(scores[kept[0]], scores[kept[-1]], options.strata + 1)[1:-1]
         labels[kept] = np.searchsorted(edges, scores[kept], side="right")
@@ -117,7 +136,7 @@ QUOTAS = (
     Quota(
         "coincide",
         coincide,
-        "Transferable clusters get more of the budget, by how alike their rows are.",
+        "Clusters get more of the budget if they are near to the others and their rows unlike each other.",
         clusterings=clustering_of,
         options=CoincideOptions,
     ),

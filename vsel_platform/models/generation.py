@@ -12,11 +12,11 @@ from vsel_platform.models.vlm import GeneratedAnswer, RenderedRow, padded_places
 if TYPE_CHECKING:
     import torch
 
-    from vsel_platform.models.llava_forward import LlavaForward
+    from vsel_platform.models.decoder_forward import DecoderForward
 
 
 def generate_with_attention(
-    model: "LlavaForward",
+    model: "DecoderForward",
     prompts: Sequence[RenderedRow],
     images: "Sequence[Sequence[torch.Tensor]]",
     *,

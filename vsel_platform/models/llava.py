@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 EMBEDDED = "embedded:"
+DEFAULT_TEMPLATE = "vicuna_v1"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
@@ -41,7 +42,7 @@ class LlavaAdapter(LlavaForward):
         device: str,
         max_tokens: int,
     ) -> None:
-        _require_usable(tokenizer)
+        require_usable(tokenizer)
         _require_full_attention(model, max_tokens)
         super().__init__(
             model,
@@ -83,15 +84,15 @@ class LlavaAdapter(LlavaForward):
         return generate_with_attention(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
 
 
-def load_vlm(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter:
-    """The model that the settings name, on `device` (`auto` chooses), with a LoRA adapter merged into it.
+def load_llava(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter:
+    """The LLaVA-1.5 model that the settings name, on `device` (`auto` chooses), with a LoRA adapter merged into it.
 
     `settings.model` is a hub id, a directory, or `embedded:demo`. Raises UnsafeCheckpointError for weights that are
     not safetensors, ModelError if the checkpoint is no LLaVA in the transformers format, ConfigError for an unknown
     template or device.
     """
     device = resolve_device(device)
-    template = load_template(settings.template)
+    template = load_template(settings.template or DEFAULT_TEMPLATE)
     model, tokenizer, image_processor, weights = _load_base(settings, device)
     if adapter_dir is not None:
         model, adapter_weights = _merge_adapter(model, Path(adapter_dir))
@@ -123,7 +124,7 @@ def _load_base(settings: VlmSettings, device: str) -> tuple[Any, Any, Any, str]:
             config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
             if config.model_type != "llava":
                 raise ModelError(
-                    f"vlm.model: {settings.model!r} is a {config.model_type!r} model, expected `llava` in the "
+                    f"vlm.model: {settings.model!r} is a {config.model_type!r} model; expected `llava` in the "
                     "transformers format, such as llava-hf/llava-1.5-7b-hf"
                 )
             model, loading = transformers.LlavaForConditionalGeneration.from_pretrained(
@@ -167,7 +168,8 @@ def _merge_adapter(model: Any, directory: Path) -> tuple[Any, str]:
         raise ModelError(f"LoRA adapter {directory} does not fit the model: {error}") from error
 
 
-def _require_usable(tokenizer: Any) -> None:
+def require_usable(tokenizer: Any) -> None:
+    """Raises ModelError for a tokenizer without character offsets or without an end token."""
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"{type(tokenizer).__name__} knows no character offsets, from which targets are made; "
@@ -194,7 +196,7 @@ def _fingerprint(
         weights=weights,
         layers=model.config.vision_feature_layer,
         select=model.config.vision_feature_select_strategy,
-        tokenizer=_tokenizer_hash(tokenizer),
+        tokenizer=tokenizer_hash(tokenizer),
         image_processor=image_processor.to_dict(),
         template=repr(template),
         dtype=str(model.dtype),
@@ -202,7 +204,7 @@ def _fingerprint(
     )
 
 
-def _tokenizer_hash(tokenizer: Any) -> str:
+def tokenizer_hash(tokenizer: Any) -> str:
     """Hash of what a fast tokenizer does to a text; padding and truncation are only its state after the last call."""
     content = orjson.loads(tokenizer.backend_tokenizer.to_str())
     for state in ("padding", "truncation"):

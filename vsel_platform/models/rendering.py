@@ -40,22 +40,17 @@ class Renderer:
         neither is the first token of the row, which nothing predicts. Raises DataError if the number of image
         tags is not `n_images`, or for a role that the template does not know.
         """
-        _require_images(turns, n_images)
-        shown = _CHANGE[condition](turns)
-        rendered = self._template.render(shown, end=self._tokenizer.eos_token)
+        require_images(turns, n_images)
+        rendered = self._template.render(changed(turns, condition), end=self._tokenizer.eos_token)
         return self._tokens(rendered, 0 if condition == "no_image" else n_images)
 
     def render_prompt(self, turns: Sequence[tuple[str, str]], n_images: int) -> RenderedRow:
         """Tokens of turns up to where the assistant's next answer begins. Raises as `render` does."""
-        _require_images(turns, n_images)
+        require_images(turns, n_images)
         return self._tokens(self._template.prompt(turns, end=self._tokenizer.eos_token), n_images)
 
     def _tokens(self, rendered: RenderedText, n_images: int) -> RenderedRow:
-        encoded = self._tokenizer(rendered.text, return_offsets_mapping=True)
-        ids = np.asarray(encoded["input_ids"], dtype=np.int64)
-        offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        index = _range_index(offsets, rendered.answers)
-        question = _range_index(offsets, rendered.questions)
+        ids, index, question = tokens_of(self._tokenizer, rendered)
         is_image = ids == self._image_token_id
         if int(is_image.sum()) != n_images:
             raise DataError(f"the tokenizer sees {int(is_image.sum())} image tags where the row has {n_images}")
@@ -69,7 +64,25 @@ class Renderer:
         return RenderedRow(ids[:limit], index[:limit], max(0, len(ids) - limit), question[:limit] >= 0)
 
 
-def _require_images(turns: Sequence[tuple[str, str]], n_images: int) -> None:
+def changed(turns: Sequence[tuple[str, str]], condition: Condition) -> Sequence[tuple[str, str]]:
+    """The turns as they are shown under a condition."""
+    return _CHANGE[condition](turns)
+
+
+def tokens_of(tokenizer: Any, rendered: RenderedText) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids int64 [n] of a text, and for each the number of the answer and of the question it overlaps, or -1.
+
+    The tokenizer adds its special tokens, except to a text that begins with its first one.
+    """
+    begins = bool(tokenizer.bos_token) and rendered.text.startswith(tokenizer.bos_token)
+    encoded = tokenizer(rendered.text, return_offsets_mapping=True, add_special_tokens=not begins)
+    ids = np.asarray(encoded["input_ids"], dtype=np.int64)
+    offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    return ids, _range_index(offsets, rendered.answers), _range_index(offsets, rendered.questions)
+
+
+def require_images(turns: Sequence[tuple[str, str]], n_images: int) -> None:
+    """Raises DataError if the turns do not have `n_images` image tags."""
     tags = count_images(turns)
     if tags != n_images:
         raise DataError(f"{tags} <image> tags in the turns, but {n_images} images in the row")

@@ -86,7 +86,7 @@ def _task(ctx: Context, model: VlmSettings, key: dict[str, str], ids: list[str])
 
 
 def _compute(ctx: Context, settings: VlmSettings, key: dict[str, str], ids: list[str]) -> Iterator[RowBatch]:
-    from vsel_platform.models.llava import load_vlm
+    from vsel_platform.models.load import load_vlm
     from vsel_platform.signals.attention_maps import attention_maps
     from vsel_platform.signals.windows import WindowOptions
 

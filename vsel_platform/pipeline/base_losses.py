@@ -53,6 +53,6 @@ def run(ctx: Context, shard: str) -> StageResult:
 
 @contextmanager
 def _base_model(ctx: Context) -> "Iterator[VisionLanguageModel]":
-    from vsel_platform.models.llava import load_vlm
+    from vsel_platform.models.load import load_vlm
 
     yield load_vlm(ctx.project.vlm, ctx.project.compute.device)

@@ -33,6 +33,7 @@ from vsel_platform.selection.comparison import (
     facts,
     jaccard,
     random_bands,
+    random_order,
     rank_correlation,
 )
 from vsel_platform.storage.pointers import Pointer
@@ -80,18 +81,38 @@ def _is_of(ctx: Context, recipe: str, present: pa.Array) -> bool:
 
 
 def source_pointers(ctx: Context, dataset: str, recipes: Sequence[str]) -> list[Pointer]:
-    """The dataset, and the selections of the recipes."""
+    """The dataset, the selections of the recipes, and the embeddings and scores that are there already."""
     selections = [ctx.store.require("selected_subset", {"recipe": name}) for name in recipes]
-    return [ctx.store.require("manifest", {"dataset": dataset}), *selections]
+    scored = {pointer.key: pointer for name in recipes if (pointer := _score_column(ctx, name)[0]) is not None}
+    embedded = (pointer for pointer in _embedded(ctx, dataset) if pointer is not None)
+    return [
+        ctx.store.require("manifest", {"dataset": dataset}),
+        *need_pointers(ctx, dataset, []),
+        *selections,
+        *embedded,
+        *scored.values(),
+    ]
+
+
+def _embedded(ctx: Context, dataset: str) -> list[Pointer | None]:
+    shards = dataset_shards(ctx, dataset)
+    return [ctx.store.pointer(embeddings.SIGNAL, embeddings.partition(ctx, shard)) for shard in shards]
 
 
 def inputs(ctx: Context, dataset: str) -> Inputs:
     """Inputs of the stage."""
-    return inputs_of(source_pointers(ctx, dataset, compared_recipes(ctx, dataset)), code=COMPARE_CODE)
+    recipes = compared_recipes(ctx, dataset)
+    return inputs_of(
+        source_pointers(ctx, dataset, recipes),
+        methods={name: ctx.project.recipe(name).method for name in recipes},
+        tokenizer=[ctx.project.vlm.model, ctx.project.vlm.revision],
+        epochs=ctx.project.training.lora.epochs,
+        code=COMPARE_CODE,
+    )
 
 
 def is_current(ctx: Context, dataset: str) -> bool:
-    """Whether the stored comparison is of the present selections."""
+    """Whether the stored comparison is of the present selections, scores and settings."""
     wanted = inputs(ctx, dataset).fingerprint
     tables = (RECIPES_TABLE, PAIRS_TABLE, PAGE)
     found = [ctx.store.pointer(table, {"dataset": dataset}) for table in tables]
@@ -123,7 +144,8 @@ def compare(ctx: Context, dataset: str, recipes: Sequence[str]) -> Comparison:
             )
         selected[name] = np.array([number[sample] for sample in ids], np.int64)
     values = {name: _scores(ctx, name, number) for name in names}
-    rows = [_recipe_row(ctx, name, pool, selected[name]) for name in names]
+    orders = [random_order(pool, seed) for seed in RANDOM_SEEDS]
+    rows = [_recipe_row(ctx, name, pool, selected[name], orders) for name in names]
     pairs: list[dict[str, Any]] = [
         {
             "recipe": a,
@@ -173,12 +195,12 @@ def run(ctx: Context, dataset: str) -> StageResult:
 
 def _pool(ctx: Context, dataset: str) -> Pool:
     manifest = ctx.store.require("manifest", {"dataset": dataset})
-    shards = dataset_shards(ctx, dataset)
     pointers = [manifest, *need_pointers(ctx, dataset, [])]
-    embedded = [ctx.store.pointer(embeddings.SIGNAL, embeddings.partition(ctx, shard)) for shard in shards]
-    signals = StoreSignals(ctx, [*pointers, *(pointer for pointer in embedded if pointer is not None)])
+    embedded = [pointer for pointer in _embedded(ctx, dataset) if pointer is not None]
+    signals = StoreSignals(ctx, [*pointers, *embedded])
     clusters = np.full(len(signals.sample_ids), -1, np.int64)
-    if all(pointer is not None and pointer.rows for pointer in embedded):
+    # A shard of text-only rows has no embedding; one that was not embedded yet has no pointer.
+    if len(embedded) == len(dataset_shards(ctx, dataset)) and any(pointer.rows for pointer in embedded):
         # Finer than the methods' own clusters: a random selection of a tenth would have a row of every coarse one.
         count = CLUSTERS_PER_ROOT * math.isqrt(len(signals.sample_ids))
         found = clustering.cluster_rows(*signals.vectors(embeddings.SIGNAL), Clustering(n_clusters=count))
@@ -198,17 +220,20 @@ def _numbers(names: Sequence[str | None]) -> Indices:
     return np.array([-1 if name is None else number[name] for name in names], np.int64)
 
 
-def _scores(ctx: Context, recipe: str, number: dict[str, int]) -> Floats | None:
-    """The score that the recipe ranks by, of every row; None if it has none or it is constant."""
+def _score_column(ctx: Context, recipe: str) -> tuple[Pointer | None, str]:
+    """Where the score that a recipe ranks by stands, and the column; None if it has none, or none yet."""
     settings = ctx.project.recipe(recipe)
     if settings.method == "random":
-        return None
+        return None, ""
     if settings.method in OWN_PIPELINE:
-        pointer = ctx.store.pointer("presel_scores", scores.partition(settings.dataset, settings.mode))
-        column = "typicality"
-    else:
-        key = method_scores.partition(settings.dataset, composition(ctx.project, settings))
-        pointer, column = ctx.store.pointer(method_scores.TABLE, key), "value"
+        return ctx.store.pointer("presel_scores", scores.partition(settings.dataset, settings.mode)), "typicality"
+    key = method_scores.partition(settings.dataset, composition(ctx.project, settings))
+    return ctx.store.pointer(method_scores.TABLE, key), "value"
+
+
+def _scores(ctx: Context, recipe: str, number: dict[str, int]) -> Floats | None:
+    """The score that the recipe ranks by, of every row (NaN: none); None if it has none."""
+    pointer, column = _score_column(ctx, recipe)
     if pointer is None:
         return None
     table = ctx.store.read(pointer, ["sample_id", column])
@@ -224,9 +249,9 @@ def _correlation(first: Floats | None, second: Floats | None) -> float | None:
     return rank_correlation(first, second) if first is not None and second is not None else None
 
 
-def _recipe_row(ctx: Context, recipe: str, pool: Pool, rows: Indices) -> dict[str, Any]:
+def _recipe_row(ctx: Context, recipe: str, pool: Pool, rows: Indices, orders: Sequence[Indices]) -> dict[str, Any]:
     own: Facts = facts(pool, rows)
-    bands = random_bands(pool, rows, RANDOM_SEEDS)
+    bands = random_bands(pool, rows, orders)
     values: dict[str, Any] = {"recipe": recipe, "method": ctx.project.recipe(recipe).method, **asdict(own)}
     values |= {"overlap_with_random": bands["overlap"].mean, "random_overlap_high": bands["random_overlap"].high}
     for name in BANDED:

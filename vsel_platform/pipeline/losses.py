@@ -93,7 +93,7 @@ def _task(ctx: Context, dataset: str, shard: str) -> LossTask:
 
 @contextmanager
 def _reference_model(ctx: Context, dataset: str) -> "Iterator[VisionLanguageModel]":
-    from vsel_platform.models.llava import load_vlm
+    from vsel_platform.models.load import load_vlm
     from vsel_platform.pipeline.artifacts import fetched
 
     with fetched(ctx, ctx.store.require("reference_model", {"dataset": dataset})) as adapter:

@@ -58,11 +58,13 @@ def inputs(ctx: Context, dataset: str, method: Composition) -> Inputs:
 
 def is_current(ctx: Context, score: str, dataset: str) -> bool:
     """Whether the stored scores are of the present signals, under all options that recipes use."""
-    return all(
-        pointer is not None and pointer.input_fingerprint == inputs(ctx, dataset, method).fingerprint
-        for method in variants(ctx, score, dataset)
-        for pointer in [ctx.store.pointer(TABLE, partition(dataset, method))]
-    )
+    return all(_current(ctx, dataset, method) is not None for method in variants(ctx, score, dataset))
+
+
+def _current(ctx: Context, dataset: str, method: Composition) -> Pointer | None:
+    """The stored scores of one variant, if they are of the present signals."""
+    pointer = ctx.store.pointer(TABLE, partition(dataset, method))
+    return pointer if pointer and pointer.input_fingerprint == inputs(ctx, dataset, method).fingerprint else None
 
 
 def want(ctx: Context, score: str, dataset: str) -> str:
@@ -71,42 +73,45 @@ def want(ctx: Context, score: str, dataset: str) -> str:
 
 
 def run(ctx: Context, score: str, dataset: str) -> StageResult:
-    """Score a dataset under all options that recipes use."""
+    """Score a dataset under all options that recipes use; what is of the present signals already is left as it is."""
     start = time.perf_counter()
-    published: list[Pointer] = []
-    notes: list[str] = []
-    missing = n_rows = 0
-    for method in variants(ctx, score, dataset):
-        wanted = inputs(ctx, dataset, method)
-        signals = StoreSignals(ctx, source_pointers(ctx, dataset, method))
-        found = method.score.compute(signals, method.score_options)
-        table = score_table(signals, method, found)
-        missing, n_rows = missing + table["value"].null_count, len(signals.sample_ids)
-        notes += found.notes
-        published.append(
-            publish_checked(
-                ctx,
-                TABLE,
-                partition(dataset, method),
-                table,
-                input_fingerprint=wanted.fingerprint,
-                inputs=wanted.references,
-                code_version=METHOD_SCORE_CODE,
-                run_id=ctx.run_id,
-                metadata={"options": method.score_options.model_dump(mode="json"), "notes": list(found.notes)},
-            )
-        )
+    methods = variants(ctx, score, dataset)
+    stored = [_current(ctx, dataset, method) for method in methods]
+    published = [found or _score(ctx, dataset, method) for found, method in zip(stored, methods, strict=True)]
+    missing = sum(ctx.store.read(pointer, ["value"])["value"].null_count for pointer in published)
+    notes = [note for pointer in published for note in pointer.metadata["notes"]]
+    n_rows = published[0].rows if published else 0
+    n_computed = n_rows * stored.count(None)
     seconds = time.perf_counter() - start
-    record_rate(ctx, stage_name(score), "", n_rows * len(published), seconds)
+    record_rate(ctx, stage_name(score), "", n_computed, seconds)
     return StageResult(
         stage_name(score),
         {"dataset": dataset},
         "-".join(pointer.data_version for pointer in published) or "none",
         n_rows,
+        computed=n_computed,
+        reused=n_rows * len(published) - n_computed,
         failed=missing,
         seconds=seconds,
         references=[pointer.reference for pointer in published],
         metadata={"rows_without_score": missing} | ({"notes": "; ".join(notes)} if notes else {}),
+    )
+
+
+def _score(ctx: Context, dataset: str, method: Composition) -> Pointer:
+    wanted = inputs(ctx, dataset, method)
+    signals = StoreSignals(ctx, source_pointers(ctx, dataset, method))
+    found = method.score.compute(signals, method.score_options)
+    return publish_checked(
+        ctx,
+        TABLE,
+        partition(dataset, method),
+        score_table(signals, method, found),
+        input_fingerprint=wanted.fingerprint,
+        inputs=wanted.references,
+        code_version=METHOD_SCORE_CODE,
+        run_id=ctx.run_id,
+        metadata={"options": method.score_options.model_dump(mode="json"), "notes": list(found.notes)},
     )
 
 

@@ -64,7 +64,8 @@ def run(ctx: Context, dataset: str) -> StageResult:
             f"dataset {dataset}: {len(present)} rows have a representation; scores need at least 2 rows with images"
         )
     stored = ctx.store.pointer(SIGNAL, key)
-    found, n_read = _updated(ctx, stored, key["fingerprint"], present) if stored else (None, 0)
+    usable = stored is not None and stored.code_version == MOMENTS_CODE
+    found, n_read = _updated(ctx, stored, key["fingerprint"], present) if stored and usable else (None, 0)
     if found is None:
         found, n_read = moments_of(_vectors(ctx, key["fingerprint"], set(present))), len(present)
     with TemporaryDirectory() as directory:

@@ -24,7 +24,7 @@ def rows_with_images(ctx: Context, shard: str) -> list[str]:
 
 
 def _compute(ctx: Context, shard: str, todo: list[str]) -> Iterator[VectorBatch]:
-    from vsel_platform.models.llava import load_vlm
+    from vsel_platform.models.load import load_vlm
     from vsel_platform.signals.vision_representations import vision_representations
     from vsel_platform.signals.windows import WindowOptions
 

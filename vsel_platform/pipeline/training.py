@@ -112,7 +112,7 @@ def run_evaluation(ctx: Context, recipe: str) -> StageResult:
     on the same rows is stored.
     """
     from vsel_platform.evaluation.exact_match import evaluate
-    from vsel_platform.models.llava import load_vlm
+    from vsel_platform.models.load import load_vlm
 
     start = time.perf_counter()
     wanted = evaluation_inputs(ctx, recipe)

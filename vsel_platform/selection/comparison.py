@@ -88,10 +88,10 @@ def _mean_ranks(values: Floats) -> Floats:
     return (ends - (counts - 1) / 2.0)[place]
 
 
-def random_selection(pool: Pool, count: int, seed: int) -> Indices:
-    """`count` rows drawn by a stable hash, tasks in proportion as they come: what a method has to beat."""
+def random_order(pool: Pool, seed: int) -> Indices:
+    """Rows in the order of a stable hash: the first ones are a random selection, what a method has to beat."""
     uniform = stable_uniform(seed, pool.sample_ids)
-    return np.sort(np.lexsort((np.arange(len(uniform)), uniform))[:count])
+    return np.lexsort((np.arange(len(uniform)), uniform))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +108,10 @@ def band(values: Sequence[float]) -> Band:
     return Band(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
 
 
-def random_bands(pool: Pool, rows: Indices, seeds: Sequence[int]) -> Mapping[str, Band]:
-    """Bands of the facts of random selections as large as `rows`, and of the overlap (Jaccard) that `rows` and the
-    random ones among each other have with them."""
-    drawn = [random_selection(pool, len(rows), seed) for seed in seeds]
+def random_bands(pool: Pool, rows: Indices, orders: Sequence[Indices]) -> Mapping[str, Band]:
+    """Bands of the facts of random selections as large as `rows`, the first of each of `orders`, and of the overlap
+    (Jaccard) that `rows` and the random ones among each other have with them."""
+    drawn = [order[: len(rows)] for order in orders]
     found = [facts(pool, one) for one in drawn]
     names = ("task_coverage", "cluster_coverage", "image_coverage", "repeated_images", "tokens")
     bands = {name: band([float(getattr(one, name)) for one in found]) for name in names}

@@ -41,12 +41,14 @@ def knn_graph(unit: Vectors, k: int, *, seed: int = 0, n_threads: int = 0) -> Gr
 
     Up to EXACT_ROWS rows it is exact. Beyond, rows are put into lists by a seeded k-means, and each row is compared
     with those of the lists nearest to it, which finds nearly all neighbours. The number of threads (0 = all) does not
-    change the result. Raises SelectionError for no rows or k < 1.
+    change the result. Raises SelectionError for no rows, k < 1, or a value that is not finite.
     """
     n = len(unit)
     if n < 1 or k < 1:
         raise SelectionError(f"a neighbour graph needs rows and neighbours; got {n} rows and k = {k}")
     data = np.ascontiguousarray(unit, np.float32)
+    if not np.isfinite(data.sum()):
+        raise SelectionError("a neighbour graph needs finite vectors; leave rows without a vector out")
     k = min(k, n - 1)
     with workers(n_threads) as pool:
         if n > EXACT_ROWS:
@@ -97,11 +99,16 @@ def _grouped(labels: NDArray[np.int32]) -> tuple[Indices, Indices]:
     return np.argsort(labels, kind="stable"), np.concatenate([[0], ends])
 
 
+def whole_cosines(a: Vectors, b: Vectors) -> Vectors:
+    """Cosines of the unit rows of a [m, d] and b [n, d] as whole numbers of 1 / SCALE, float32 [m, n]."""
+    return np.asarray(np.rint((a @ b.T) * np.float32(SCALE)))
+
+
 def _best(data: Vectors, rows: Indices, others: Indices | slice, k: int) -> Indices:
     """Keys int64 [b, min(k, m)] of the k most alike of `others` for each of `rows`, unsorted."""
     n = len(data)
     numbers = np.arange(n)[others]
-    cosines = np.rint((data[rows] @ data[others].T) * np.float32(SCALE)).astype(np.int64)
+    cosines = whole_cosines(data[rows], data[others]).astype(np.int64)
     # One whole number per pair: the smaller, the more alike, and among equals the lower index.
     keys = (SCALE - cosines) * n + numbers
     keys[rows[:, None] == numbers] = NONE

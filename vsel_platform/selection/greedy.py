@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-from vsel_platform.selection.graph import Graph
+from vsel_platform.selection.graph import SCALE, Graph, Vectors, whole_cosines
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -43,8 +43,9 @@ def facility_location(graph: Graph, scores: Floats, count: int) -> Indices:
     """`count` rows that cover all rows best: the sum over rows of the best cosine to a chosen one (lazy greedy,
     Minoux 1978; within 1 - 1/e of the best), in order. Equal gains go by the scores [n]."""
     covered = np.zeros(len(scores))
-    starts, sources, cosines = _incoming(graph, np.maximum(graph.cosines.astype(np.float64), 0))
-    gains = 1.0 + np.bincount(np.repeat(np.arange(len(scores)), np.diff(starts)), cosines, len(scores))
+    # Whole numbers of 1 / SCALE: their sums are exact, so that equal gains are found equal.
+    starts, sources, cosines = _incoming(graph, np.rint(np.maximum(graph.cosines.astype(np.float64), 0) * SCALE))
+    gains = SCALE + np.bincount(np.repeat(np.arange(len(scores)), np.diff(starts)), cosines, len(scores))
     queue = list(zip((-gains).tolist(), (-scores).tolist(), range(len(scores)), strict=True))
     heapq.heapify(queue)
     chosen: list[int] = []
@@ -52,12 +53,12 @@ def facility_location(graph: Graph, scores: Floats, count: int) -> Indices:
         negative, second, row = heapq.heappop(queue)
         found = slice(starts[row], starts[row + 1])
         reached, near = sources[found], cosines[found]
-        gain = 1.0 - float(covered[row]) + float(np.maximum(near - covered[reached], 0).sum())
-        if gain < -negative - 1e-12:
+        gain = SCALE - float(covered[row]) + float(np.maximum(near - covered[reached], 0).sum())
+        if gain < -negative:
             heapq.heappush(queue, (-gain, second, row))
             continue
         chosen.append(row)
-        covered[row] = 1.0
+        covered[row] = SCALE
         covered[reached] = np.maximum(covered[reached], near)
     return np.array(chosen, np.int64)
 
@@ -89,20 +90,36 @@ def d2_pruning(graph: Graph, scores: Floats, count: int, *, forward: float, reve
     return np.array(chosen, np.int64)
 
 
-def without_near_duplicates(graph: Graph, scores: Floats, count: int, *, cosine: float) -> Indices:
+def without_near_duplicates(graph: Graph, unit: Vectors, scores: Floats, count: int, *, cosine: float) -> Indices:
     """At most `count` rows, highest scores first, none with a cosine above `cosine` to one taken before it
-    (SemDeDup, Abbas et al., arXiv 2303.09540, with the score deciding which of a group stays)."""
-    rows, places = np.nonzero((graph.neighbours >= 0) & (graph.cosines > cosine))
-    starts, near = _grouped(np.concatenate([rows, (others := graph.neighbours[rows, places])]), len(scores))
-    ends = np.concatenate([others, rows])[near]
+    (SemDeDup, Abbas et al., arXiv 2303.09540, with the score deciding which of a group stays).
+
+    A row whose neighbours in the graph are all near duplicates may have more of them; such rows are compared with
+    each other by their unit vectors [n, d], so that a group may be larger than the number of neighbours.
+    """
+    near = (graph.neighbours >= 0) & (graph.cosines > cosine)
+    rows, places = np.nonzero(near)
+    others = graph.neighbours[rows, places]
+    starts, order = _grouped(np.concatenate([rows, others]), len(scores))
+    ends = np.concatenate([others, rows])[order]
+    crowded = near.all(axis=1) & (near.shape[1] < len(scores) - 1)
+    pool = np.flatnonzero(crowded)
+    vectors = unit[pool]
     barred = np.zeros(len(scores), np.bool_)
     chosen: list[int] = []
     for row in np.lexsort((np.arange(len(scores)), -scores)).tolist():
         if len(chosen) == count:
             break
-        if not barred[row]:
-            chosen.append(row)
-            barred[ends[starts[row] : starts[row + 1]]] = True
+        if barred[row]:
+            continue
+        chosen.append(row)
+        barred[ends[starts[row] : starts[row + 1]]] = True
+        if crowded[row]:
+            left = ~barred[pool]
+            if 2 * left.sum() < len(pool):
+                pool, vectors = pool[left], vectors[left]
+            found = (whole_cosines(unit[row : row + 1], vectors)[0] / SCALE).astype(np.float32)
+            barred[pool[found > cosine]] = True
     return np.array(chosen, np.int64)
 
 

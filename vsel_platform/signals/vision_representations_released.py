@@ -21,7 +21,7 @@ from vsel_platform.methods.scalselect_released import attended_vision_released
 from vsel_platform.methods.scalselect_released_data import convert_messages
 from vsel_platform.models.devices import DtypeName
 from vsel_platform.models.images import ContentFailure, attempt_image
-from vsel_platform.models.llava import LlavaAdapter, load_vlm
+from vsel_platform.models.llava import LlavaAdapter, load_llava
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.vlm import AttentionRows, RenderedRow
 
@@ -96,7 +96,7 @@ def released_representations(
     ModelError if the checkpoint is no such LLaVA or has no processor.
     """
     settings = VlmSettings(model=str(model_dir), template="plain", dtype=dtype, max_tokens=max_length)
-    model = load_vlm(settings, device)
+    model = load_llava(settings, device)
     processor = _load_processor(model_dir)
     failures: list[ContentFailure] = []
     rows: list[ReleasedRow] = []

@@ -20,7 +20,7 @@ from vsel_platform.models.batching import (
 from vsel_platform.models.devices import resolve_device
 from vsel_platform.models.image_features import TowerFeatures
 from vsel_platform.models.images import ImageProvider
-from vsel_platform.models.llava import LlavaAdapter, load_vlm
+from vsel_platform.models.llava import LlavaAdapter, load_llava
 from vsel_platform.models.scoring import target_nll
 from vsel_platform.models.vlm import ConversationRow, RenderedRow
 from vsel_platform.training.adapter import add_lora, parameter_groups, save_adapter
@@ -82,11 +82,11 @@ def train_lora(
     with a broken image are left out and counted. `on_step` gets (steps done, steps in all);
     `confirm` gets the base model's fingerprint before anything is trained; `origin` says in the model card where the
     rows come from. Raises ModelError if no
-    row is left or the loss stops being finite, OutOfMemoryError if one row does not fit, and what `load_vlm` raises.
+    row is left or the loss stops being finite, OutOfMemoryError if one row does not fit, and what `load_llava` raises.
     """
     start = time.perf_counter()
     device = resolve_device(device)
-    model = load_vlm(base, device)
+    model = load_llava(base, device)
     if confirm is not None:
         confirm(model.fingerprint)
     examples = _examples(model, rows)

@@ -37,7 +37,7 @@ tags: [lora, visual-instruction-tuning]
 |---|---|
 | base model | {base.model} (revision: {base.revision or "not pinned"}) |
 | fingerprint of the base model | {base_fingerprint} |
-| template | {base.template} |
+| template | {base.template or "default"} |
 | dtype | {base.dtype} |
 {source}| rows trained on | {len(sample_ids)} |
 | hash of their ids | {hash_ids(sample_ids)} |

@@ -1,0 +1,132 @@
+"""Vision-language models of other families than LLaVA behind the protocol, in their own chat templates."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vsel_platform.errors import DataError, ModelError
+from vsel_platform.models.chat_template import ChatTemplate
+from vsel_platform.models.families import Family
+from vsel_platform.models.family_forward import FamilyForward
+from vsel_platform.models.generation import generate_with_attention
+from vsel_platform.models.rendering import changed, require_images, tokens_of
+from vsel_platform.models.vlm import Condition, GeneratedAnswer, RenderedRow, ShownImage
+
+if TYPE_CHECKING:
+    import torch
+
+CHAT = "chat"
+"""Name of the checkpoint's own template in the settings."""
+
+
+class FamilyAdapter(FamilyForward):
+    """A model with its chat template (`models.vlm.VisionLanguageModel`)."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        image_processor: Any,
+        family: Family,
+        *,
+        name: str,
+        fingerprint: str,
+        device: str,
+        max_tokens: int,
+    ) -> None:
+        image_token = getattr(tokenizer, "image_token", None) or family.image_token
+        super().__init__(
+            model,
+            image_processor,
+            family,
+            name=name,
+            fingerprint=fingerprint,
+            device=device,
+            image_token_id=int(tokenizer.convert_tokens_to_ids(image_token)),
+        )
+        if self._image_token_id != model.config.image_token_id:
+            raise ModelError(f"the tokenizer's {image_token!r} is not the image token of the model's configuration")
+        self._tokenizer = tokenizer
+        self._image_token = image_token
+        self._template = chat_template(tokenizer, image_token)
+        self._max_tokens = max_tokens
+        self._end_token = self._end_of_answers()
+
+    def render(
+        self,
+        turns: Sequence[tuple[str, str]],
+        n_images: int,
+        condition: Condition = "full",
+        shown: Sequence[ShownImage] = (),
+    ) -> RenderedRow:
+        """Tokens and targets of a conversation.
+
+        A target is every token of an answer, and the special token that the template writes behind it. Raises
+        DataError if the number of image tags is not `n_images` or the template cannot write the turns, ModelError if
+        `shown` does not describe the images.
+        """
+        require_images(turns, n_images)
+        return self._tokens(changed(turns, condition), [] if condition == "no_image" else self._all(shown, n_images))
+
+    def render_prompt(
+        self, turns: Sequence[tuple[str, str]], n_images: int, shown: Sequence[ShownImage] = ()
+    ) -> RenderedRow:
+        """Tokens of turns up to where the assistant's next answer begins. Raises as `render` does."""
+        require_images(turns, n_images)
+        return self._tokens(turns, self._all(shown, n_images), prompt=True)
+
+    def generate(
+        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
+    ) -> list[GeneratedAnswer]:
+        """Greedy answers with the attention to the image (see `models.generation`)."""
+        return generate_with_attention(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
+
+    def _all(self, shown: Sequence[ShownImage], n_images: int) -> list[ShownImage]:
+        if len(shown) != n_images:
+            raise ModelError(f"{len(shown)} of {n_images} images are described; rows are rendered after their images")
+        return list(shown)
+
+    def _tokens(
+        self, turns: Sequence[tuple[str, str]], shown: Sequence[ShownImage], *, prompt: bool = False
+    ) -> RenderedRow:
+        images = [self.family.prompt(self._image_token, image) for image in shown]
+        rendered = self._template.render(turns, images, prompt=prompt)
+        ids, index, question = tokens_of(self._tokenizer, rendered)
+        is_image = ids == self._image_token_id
+        wanted = sum(image.n_tokens for image in shown)
+        if int(is_image.sum()) != wanted:
+            raise DataError(f"the row has {int(is_image.sum())} image tokens where its images have {wanted}")
+        index[is_image] = question[is_image] = -1
+        index[:1] = -1
+        positions = self.positions(ids, [image.layout for image in shown])
+        limit = self._max_tokens
+        return RenderedRow(
+            ids[:limit],
+            index[:limit],
+            max(0, len(ids) - limit),
+            question[:limit] >= 0,
+            None if positions is None else np.ascontiguousarray(positions[:, :limit]),
+        )
+
+    def _end_of_answers(self) -> int:
+        """The token that ends an answer in this template, or else the tokenizer's end token."""
+        row = self.render([("user", "a"), ("assistant", "b")], 0)
+        last = int(row.input_ids[row.answer_index >= 0][-1])
+        if last in self._tokenizer.all_special_ids:
+            return last
+        if self._tokenizer.eos_token_id is None:
+            raise ModelError("the tokenizer has no end token; set eos_token in its tokenizer_config.json")
+        return int(self._tokenizer.eos_token_id)
+
+
+def chat_template(tokenizer: Any, image_token: str) -> ChatTemplate:
+    """The chat template of a tokenizer. Raises ModelError if it has none."""
+    if not tokenizer.chat_template:
+        raise ModelError("the checkpoint has no chat template (chat_template.jinja, or in tokenizer_config.json)")
+
+    def apply(messages: list[dict[str, Any]], prompt: bool) -> str:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+
+    added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return ChatTemplate(apply, image_token, sorted({*tokenizer.all_special_tokens, *added}))

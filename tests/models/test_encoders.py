@@ -41,7 +41,8 @@ def load_grey(settings, device):
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    monkeypatch.setattr(encoders, "_LOADERS", dict(encoders._LOADERS))
+    own = ("efficientnet_lite0", "huggingface")  # other tests may have registered more
+    monkeypatch.setattr(encoders, "_LOADERS", {name: encoders._LOADERS[name] for name in own})
     monkeypatch.setitem(sys.modules, "grey_encoder", sys.modules[__name__])
 
 

@@ -11,6 +11,7 @@ from vsel_platform.config import VlmSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.devices import resolve_device, torch_dtype
+from vsel_platform.models.families import FAMILIES
 from vsel_platform.models.generation import generate_with_attention
 from vsel_platform.models.llava_forward import LlavaForward
 from vsel_platform.models.quiet import quiet_transformers
@@ -124,8 +125,8 @@ def _load_base(settings: VlmSettings, device: str) -> tuple[Any, Any, Any, str]:
             config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
             if config.model_type != "llava":
                 raise ModelError(
-                    f"vlm.model: {settings.model!r} is a {config.model_type!r} model; expected `llava` in the "
-                    "transformers format, such as llava-hf/llava-1.5-7b-hf"
+                    f"vlm.model: {settings.model!r} is a {config.model_type!r} model; known are llava (such as "
+                    f"llava-hf/llava-1.5-7b-hf) and {', '.join(FAMILIES)}"
                 )
             model, loading = transformers.LlavaForConditionalGeneration.from_pretrained(
                 directory,

@@ -1,7 +1,5 @@
 """Child process of the `subprocess` backend: the engine's worker, with its progress sent over Dagster Pipes."""
 
-import ctypes
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -12,18 +10,7 @@ from dagster_pipes import open_dagster_pipes
 
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline.context import ProgressCallback
-from vsel_platform.worker import Job, RateLimitedProgress, is_passing, run_job
-
-PR_SET_PDEATHSIG = 1
-
-
-def end_with_parent() -> None:
-    """On Linux, end when the step's process ends, however that happens: nobody would read the result.
-
-    Without it a worker whose run was killed would go on beside the worker of the next run.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+from vsel_platform.worker import Job, RateLimitedProgress, end_with_parent, is_passing, run_job
 
 
 def main() -> None:

@@ -222,6 +222,11 @@ class ComputeSettings(Settings):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     threads: int = Field(0, ge=0, description="CPU threads of the worker; 0 = all cores.")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that share the rows of a job that runs a model over them; on GPUs one for each device.",
+    )
 
 
 class AutomationSettings(Settings):

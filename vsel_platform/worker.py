@@ -1,7 +1,9 @@
 """Runs one heavy job (anything that loads a model): the same code in process and in a child process."""
 
+import ctypes
 import importlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from vsel_platform.config import Project
 from vsel_platform.errors import ConfigError, NotMaterializedError, OutOfMemoryError, StorageError, VselError
+from vsel_platform.models.devices import own_device
 from vsel_platform.pipeline.context import Context, ProgressCallback, StageResult
+from vsel_platform.ranks import ALONE, Share, device_of, started
 
 # Stage -> function(Context, partition key); a string, so that naming a job imports no model code.
 JOBS = {
@@ -27,6 +31,10 @@ JOBS = {
     "finetuned_checkpoint": "vsel_platform.pipeline.training:run_checkpoint",
     "evaluation": "vsel_platform.pipeline.training:run_evaluation",
 }
+
+SHARED = ("image_embeddings", "vision_representations", "text_embeddings", "attention_maps", "base_losses", "losses")
+"""Stages whose rows several processes can share."""
+PR_SET_PDEATHSIG = 1
 
 
 class Job(BaseModel):
@@ -48,10 +56,36 @@ def run_job(job: Job, progress: ProgressCallback) -> StageResult:
     """Run a job in this process. Raises ConfigError for an unknown stage."""
     if job.stage not in JOBS:
         raise ConfigError(f"unknown stage {job.stage!r}; known: {', '.join(JOBS)}")
-    set_threads(job.project.compute.threads)
+    compute = job.project.compute
+    if compute.processes == 1 or job.stage not in SHARED:
+        with own_device(compute.device) as device:
+            return run_shared(job, progress, ALONE, device)
+    with started(job.to_json(), compute.processes, compute.device, compute.threads) as share:
+        return run_shared(job, progress, share)
+
+
+def run_shared(job: Job, progress: ProgressCallback, share: Share, device: str = "") -> StageResult:
+    """Run this process's share of a job; only what rank 0 returns is the result of the whole.
+
+    `device` is that of a process alone; those of several are theirs by number.
+    """
+    compute = job.project.compute
+    threads = compute.threads or (max(1, (os.cpu_count() or 1) // share.world) if share.world > 1 else 0)
+    set_threads(threads)
+    own = compute.model_copy(update={"device": device or device_of(share, compute.device)})
+    project = job.project.model_copy(update={"compute": own})
     module, _, name = JOBS[job.stage].partition(":")
     stage: Callable[[Context, str], StageResult] = getattr(importlib.import_module(module), name)
-    return stage(Context(job.project, job.run_id, progress), job.key)
+    return stage(Context(project, job.run_id, progress, share), job.key)
+
+
+def end_with_parent() -> None:
+    """On Linux, end when the process that started this one ends, however that happens: nobody would read the result.
+
+    Without it a worker whose run was killed would go on beside the worker of the next run.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def is_passing(error: Exception) -> bool:

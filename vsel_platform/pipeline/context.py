@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsel_platform.config import Project
 from vsel_platform.identity import fingerprint
+from vsel_platform.ranks import ALONE, Share
 
 if TYPE_CHECKING:
     from vsel_platform.storage.pointers import Pointer
@@ -22,11 +23,15 @@ def no_progress(message: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """Project and run of a stage. Stores are opened on first use, so that making a context costs nothing."""
+    """Project and run of a stage, and this process's share of it.
+
+    Stores are opened on first use, so that making a context costs nothing.
+    """
 
     project: Project
     run_id: str = ""
     progress: ProgressCallback = no_progress
+    share: Share = ALONE
 
     @cached_property
     def store(self) -> "Store":

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from vsel_platform.errors import StorageError
 from vsel_platform.models.images import ContentFailure
 from vsel_platform.pipeline.context import Context, Inputs, StageResult
 from vsel_platform.pipeline.parts import PartLog
 from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.signals.failures import failures_table
+from vsel_platform.signals.windows import WINDOW_ROWS
 from vsel_platform.tables import TABLES
+
+Failure = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,11 @@ def run_rows(ctx: Context, task: RowTask, stage: str) -> StageResult:
     finished = log.load()
     if finished is not None:
         parts.append(finished.select(TABLES[task.table].column_names))
-    known = task.known(parts) & set(task.ids)
-    computed, failures = _compute(ctx, task, [i for i in task.ids if i not in known], log)
+    known = ctx.share.agreed(task.known(parts) & set(task.ids))
+    todo = [i for i in task.ids if i not in known]
+    computed, failures = _compute(ctx, task, todo, log)
+    if not ctx.share.is_main:
+        return StageResult(stage, {"shard": task.key["shard"]}, "", 0)
     table = _merge(task, [*computed, *parts])
     failed = failures_table(failures)
     ctx.store.publish("signal_failures", {"signal": task.table, **task.key}, failed, run_id=ctx.run_id)
@@ -77,20 +84,36 @@ def run_rows(ctx: Context, task: RowTask, stage: str) -> StageResult:
     )
 
 
-def _compute(
-    ctx: Context, task: RowTask, ids: list[str], log: PartLog
-) -> tuple[list[pa.Table], list[tuple[str, str, str]]]:
+def _compute(ctx: Context, task: RowTask, ids: list[str], log: PartLog) -> tuple[list[pa.Table], list[Failure]]:
     """Values of the given rows, and (sample_id, reason, detail) of failures; each batch goes to `log` as well."""
     computed: list[pa.Table] = []
-    failures: list[tuple[str, str, str]] = []
-    done = 0
-    for batch in task.compute(ids) if ids else ():
-        computed.append(batch.table)
-        log.save(batch.table)
-        failures += [(f.content_id, f.reason, f.detail) for f in batch.failures]
-        done += batch.n_rows
-        ctx.progress(task.unit, done, len(ids))
+    own = ctx.share.part(ids, WINDOW_ROWS)
+
+    def work() -> list[Failure]:
+        failures: list[Failure] = []
+        done = 0
+        for batch in task.compute(own) if own else ():
+            computed.append(batch.table)
+            log.save(batch.table)
+            failures.extend((f.content_id, f.reason, f.detail) for f in batch.failures)
+            done += batch.n_rows
+            ctx.progress(task.unit, done, len(own))
+        return failures
+
+    failures = ctx.share.together(work)
+    if ctx.share.world > 1 and ctx.share.is_main:
+        others = log.load()
+        computed += [others.select(TABLES[task.table].column_names)] if others is not None else []
+        _require_all(task, ids, computed, failures)
     return computed, failures
+
+
+def _require_all(task: RowTask, ids: list[str], computed: list[pa.Table], failures: list[Failure]) -> None:
+    """Another writer of the partition may have published and cleared the parts of other processes."""
+    there = {i for part in computed for i in part["sample_id"].to_pylist()} | {i for i, _, _ in failures}
+    gone = len(set(ids) - there)
+    if gone:
+        raise StorageError(f"{task.table}: another writer cleared the values of {gone} rows; run the stage again")
 
 
 def _merge(task: RowTask, parts: list[pa.Table]) -> pa.Table:

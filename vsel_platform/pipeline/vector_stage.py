@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vsel_platform.errors import StorageError
 from vsel_platform.identity import hash_ids
 from vsel_platform.models.images import ContentFailure
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
@@ -66,6 +67,8 @@ class VectorStage:
         known = ctx.vectors.existing_ids(self.signal, key["fingerprint"], ids)
         log = PartLog(ctx.store.files, f"{self.signal}-{key['fingerprint']}-{shard}")
         vectors, failures = self._compute(ctx, shard, [i for i in ids if i not in known], log)
+        if not ctx.share.is_main:
+            return StageResult(self.signal, {"shard": shard}, "", 0)
         if known:
             vectors.update(zip(*ctx.vectors.read(self.signal, key["fingerprint"], sorted(known)), strict=True))
         version = self._store(ctx, key, vectors)
@@ -119,10 +122,24 @@ class VectorStage:
     ) -> tuple[dict[str, NDArray[np.float32]], list[tuple[str, str, str]]]:
         """Vectors and failures of the given ids; finished batches of an earlier, killed run are taken over."""
         vectors = _finished(log, set(ids))
-        todo = [i for i in ids if i not in vectors]
+        todo = ctx.share.agreed([i for i in ids if i not in vectors])
+        own = ctx.share.part(todo, PART_ROWS)
+        failures = ctx.share.together(lambda: self._share(ctx, shard, own, log, vectors))
+        if ctx.share.world > 1 and ctx.share.is_main:
+            vectors = _finished(log, set(ids)) | vectors
+            gone = len(set(ids) - set(vectors) - {i for i, _, _ in failures})
+            if gone:
+                raise StorageError(f"{self.signal}: another writer cleared {gone} vectors; run the stage again")
+        return vectors, failures
+
+    def _share(
+        self, ctx: Context, shard: str, ids: list[str], log: PartLog, vectors: dict[str, NDArray[np.float32]]
+    ) -> list[tuple[str, str, str]]:
+        """Failures of the given ids; their vectors go into `vectors` and `log`."""
         failures: list[tuple[str, str, str]] = []
-        if not todo:
-            return vectors, failures
+        if not ids:
+            return failures
+        finished = len(vectors)
         pending: list[tuple[str, NDArray[np.float32]]] = []
 
         def flush() -> None:
@@ -130,16 +147,16 @@ class VectorStage:
                 log.save(pa.table({"id": [i for i, _ in pending], "vector": [v.tolist() for _, v in pending]}))
                 pending.clear()
 
-        for batch in self.compute(ctx, shard, todo):
+        for batch in self.compute(ctx, shard, ids):
             for content, vector in zip(batch.ids, batch.vectors, strict=True):
                 vectors[content] = vector
                 pending.append((content, vector))
             failures.extend((f.content_id, f.reason, f.detail) for f in batch.failures)
             if len(pending) >= PART_ROWS:
                 flush()
-            ctx.progress(self.unit, len(vectors) + len(failures), len(ids))
+            ctx.progress(self.unit, len(vectors) + len(failures), finished + len(ids))
         flush()
-        return vectors, failures
+        return failures
 
 
 def _finished(log: PartLog, ids: set[str]) -> dict[str, NDArray[np.float32]]:

@@ -23,6 +23,7 @@ defs = dg.Definitions(
         signals.image_embeddings,
         signals.text_embeddings,
         signals.vision_representations,
+        signals.hidden_states,
         signals.attention_maps,
         signals.base_losses,
         signals.representation_moments,

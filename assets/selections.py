@@ -9,6 +9,7 @@ from assets.reporting import materialized, spec_metadata
 from assets.signals import (
     attention_maps,
     base_losses,
+    hidden_states,
     image_embeddings,
     losses,
     reference_subset,
@@ -67,6 +68,7 @@ NEEDED: dict[Need, dg.AssetDep] = {
     "text_embeddings": dg.AssetDep(text_embeddings, partition_mapping=dg.AllPartitionMapping()),
     "attention_maps": dg.AssetDep(attention_maps, partition_mapping=dg.AllPartitionMapping()),
     "vision_representations": dg.AssetDep(vision_representations, partition_mapping=dg.AllPartitionMapping()),
+    "hidden_states": dg.AssetDep(hidden_states, partition_mapping=dg.AllPartitionMapping()),
     "representation_moments": dg.AssetDep(representation_moments),
 }
 
@@ -76,6 +78,7 @@ NEEDED: dict[Need, dg.AssetDep] = {
         dg.AssetDep("dataset_manifest"),
         NEEDED["image_embeddings"],
         NEEDED["vision_representations"],
+        NEEDED["hidden_states"],
     ],
     partitions_def=datasets,
     group_name=GROUP,

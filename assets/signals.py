@@ -9,9 +9,11 @@ from automation.partitions import datasets, shards
 from resources.compute import ComputeBackend
 from resources.project import ProjectResource
 from vsel_platform.pipeline import embeddings, moments, reference, representations
+from vsel_platform.pipeline import hidden_states as hidden
 from vsel_platform.pipeline.models import (
     ATTENTION_CODE,
     EMBEDDING_CODE,
+    HIDDEN_CODE,
     LOSS_CODE,
     REPRESENTATION_CODE,
     TEXT_EMBEDDING_CODE,
@@ -108,6 +110,28 @@ def vision_representations(
     result = compute.run(context, "vision_representations", context.partition_key)
     ctx = project.context(context.run_id)
     found = checks.vector_results(ctx, "vision_representations", representations.STAGE, context.partition_key)
+    return materialized(ctx, result, check_results=found)
+
+
+@dg.asset(
+    deps=[samples, images],
+    partitions_def=shards,
+    group_name=GROUP,
+    kinds={"lancedb", "pytorch"},
+    pool="gpu",
+    retry_policy=RETRY,
+    code_version=HIDDEN_CODE,
+    description="Pooled hidden states of every row at chosen decoder layers: what methods cluster rows by that look at "
+    "the model's activations. Nothing behind the deepest chosen layer runs.",
+    check_specs=checks.vector_specs("hidden_states"),
+)
+def hidden_states(
+    context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
+) -> dg.MaterializeResult:
+    """Pool the hidden states of the rows of a shard."""
+    result = compute.run(context, "hidden_states", context.partition_key)
+    ctx = project.context(context.run_id)
+    found = checks.vector_results(ctx, "hidden_states", hidden.STAGE, context.partition_key)
     return materialized(ctx, result, check_results=found)
 
 

@@ -9,6 +9,7 @@ from resources.project import ProjectResource
 from vsel_platform.methods.registry import used_scores
 from vsel_platform.pipeline.maintenance import compact_vectors
 from vsel_platform.pipeline.method_scores import stage_name
+from vsel_platform.worker import SHARED
 
 METHOD_SCORES = [stage_name(score) for score in used_scores(loaded_project())]
 _STAGES = {
@@ -17,7 +18,7 @@ _STAGES = {
         "Reads the source of a dataset: content, positions, and what was refused.",
     ),
     "signals": (
-        ["image_embeddings", "text_embeddings", "vision_representations", "attention_maps", "base_losses", "losses"],
+        list(SHARED),
         "Runs the models on the content of a shard; what is stored already is not computed again.",
     ),
     "reference": (

@@ -12,16 +12,9 @@ from automation.instance import DRIVER_TAG, TARGET_TAG, WANT_TAG, driver_name, f
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import Step, next_steps
+from vsel_platform.worker import SHARED
 
 MULTI = {"dataset_manifest": ["raw_annotations", "dataset_manifest", "quarantine"]}
-SHARDED = (
-    "image_embeddings",
-    "text_embeddings",
-    "vision_representations",
-    "attention_maps",
-    "base_losses",
-    "losses",
-)
 MAX_STAGES = 100
 # By this tag the UI finds the runs of a job. Dagster sets it on the runs that a code server launches.
 REPOSITORY_TAG = ".dagster/repository"
@@ -52,7 +45,7 @@ def drive(
             return count
         if steps == previous:
             raise VselError(f"{steps[0].target} was materialized but is still stale; see its run in the Dagster UI")
-        if steps[0].asset in SHARDED:
+        if steps[0].asset in SHARED:
             for name in sorted({project.recipe(recipe).dataset for recipe in names}):
                 register_shards(instance, Context(project), name)
         for step in steps:

@@ -11,12 +11,13 @@ from assets.annotations import register_shards
 from automation.instance import TARGET_TAG, WANT_TAG
 from automation.jobs import STAGE_JOBS, stage_job
 from automation.partitions import datasets, loaded_project, recipes
-from automation.run import MULTI, SHARDED
+from automation.run import MULTI
 from resources.project import ProjectResource
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline import ingest
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import Step, next_steps
+from vsel_platform.worker import SHARED
 
 IN_FLIGHT = [
     dg.DagsterRunStatus.QUEUED,
@@ -97,7 +98,7 @@ def reconcile_selections(
                 reasons.append(refusal)
                 requested.discard(step.target)
                 continue
-            if step.asset in SHARDED:
+            if step.asset in SHARED:
                 register_shards(context.instance, ctx, ctx.project.recipe(name).dataset)
             yield dg.RunRequest(
                 job_name=stage_job(step.asset),

@@ -69,17 +69,32 @@ class DatasetSettings(Settings):
     shard_rows: int = Field(10_000, gt=0, description="Rows of new content in one shard.")
 
 
+def _check_joint(encoder: str, feature: str) -> None:
+    if feature == "joint" and encoder != "huggingface":
+        raise ValueError(f"feature joint is of CLIP and SigLIP checkpoints (name: huggingface); {encoder} has none")
+
+
 class EncoderSettings(Settings):
-    """An image encoder: registered name, and for hub models the model and its revision."""
+    """An image encoder: registered name, and for hub models the model, its revision and the feature."""
 
     name: str = Field("huggingface", description="Registered encoder: huggingface, efficientnet_lite0.")
     model: str = Field("facebook/dinov2-base", description="Hub id or directory (huggingface only).")
     revision: str | None = Field(None, description="Hub revision (commit) to pin.")
+    feature: Literal["own", "joint"] = Field(
+        "own",
+        description="Vector of an image: that of its architecture, or the one in the joint space of image and text of "
+        "CLIP, SigLIP and SigLIP2 (huggingface only).",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Precision that the encoder runs in."
     )
     batch_size: int = Field(0, ge=0, description="Images per batch; 0 chooses it and halves it when memory is short.")
     decode_workers: int = Field(2, ge=0, description="Threads that decode images ahead of the model.")
+
+    @model_validator(mode="after")
+    def _joint_of_huggingface(self) -> Self:
+        _check_joint(self.name, self.feature)
+        return self
 
 
 class TextEncoderSettings(Settings):
@@ -88,8 +103,10 @@ class TextEncoderSettings(Settings):
     name: str = Field("huggingface", description="Registered encoder: huggingface, minilm.")
     model: str = Field("bert-base-uncased", description="Hub id or directory (huggingface only).")
     revision: str | None = Field(None, description="Hub revision (commit) to pin.")
-    feature: Literal["cls", "mean"] = Field(
-        "cls", description="Vector of a text: its CLS token, or the mean over its tokens (huggingface only)."
+    feature: Literal["cls", "mean", "joint"] = Field(
+        "cls",
+        description="Vector of a text: its CLS token, the mean over its tokens, or the one in the joint space of image "
+        "and text of CLIP, SigLIP and SigLIP2 (huggingface only).",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Precision that the encoder runs in."
@@ -97,6 +114,11 @@ class TextEncoderSettings(Settings):
     batch_tokens: int = Field(
         8192, gt=0, description="Tokens per batch, padding included; halved when memory is short."
     )
+
+    @model_validator(mode="after")
+    def _joint_of_huggingface(self) -> Self:
+        _check_joint(self.name, self.feature)
+        return self
 
 
 class VlmSettings(Settings):
@@ -130,9 +152,19 @@ class SignalSettings(Settings):
     answer_tokens: int = Field(
         16, gt=1, description="Longest answer that attention maps are made of [tokens] (Free2DS releases with 100)."
     )
+    hidden_layers: tuple[int, ...] = Field(
+        (), description="Decoder layers (from 1) whose pooled states are kept for methods; none: the middle one."
+    )
     attention_grid: int = Field(
         0, ge=0, description="Attention maps are resampled to this many rows and columns; 0: the model's own grid."
     )
+
+    @field_validator("hidden_layers")
+    @classmethod
+    def _count_from_one(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if any(layer < 1 for layer in layers):
+            raise ValueError("decoder layers are counted from 1")
+        return layers
 
 
 class LoraSettings(Settings):

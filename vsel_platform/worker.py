@@ -23,6 +23,7 @@ from vsel_platform.ranks import ALONE, Share, device_of, started
 JOBS = {
     "image_embeddings": "vsel_platform.pipeline.embeddings:run",
     "vision_representations": "vsel_platform.pipeline.representations:run",
+    "hidden_states": "vsel_platform.pipeline.hidden_states:run",
     "text_embeddings": "vsel_platform.pipeline.text_embeddings:run",
     "attention_maps": "vsel_platform.pipeline.attention:run",
     "base_losses": "vsel_platform.pipeline.base_losses:run",
@@ -32,7 +33,15 @@ JOBS = {
     "evaluation": "vsel_platform.pipeline.training:run_evaluation",
 }
 
-SHARED = ("image_embeddings", "vision_representations", "text_embeddings", "attention_maps", "base_losses", "losses")
+SHARED = (
+    "image_embeddings",
+    "vision_representations",
+    "hidden_states",
+    "text_embeddings",
+    "attention_maps",
+    "base_losses",
+    "losses",
+)
 """Stages whose rows several processes can share."""
 PR_SET_PDEATHSIG = 1
 

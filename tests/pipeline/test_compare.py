@@ -2,7 +2,6 @@
 
 from itertools import combinations
 
-import numpy as np
 import pytest
 from small_project import row, small_rows, text_row
 
@@ -25,7 +24,7 @@ RANDOM = {
 RECIPES = {
     "recipes": {**RANDOM, "atypical": ROW | {"method": "compose", "score": "prototypicality"}, "typical": ROW | TYPICAL}
 }
-NAMES = list(RECIPES["recipes"])
+NAMES = sorted(RECIPES["recipes"])  # as the project file is written
 N_ROWS = 96
 
 
@@ -165,7 +164,7 @@ def test_who_cannot_be_compared_is_named(driven, ctx):
     with pytest.raises(ConfigError, match="nobody"):
         compare.compare(ctx, "shapes", ["drawn", "nobody"])
     later = driven[0].context(RECIPES | {"recipes.later": ROW | {"method": "random"}})
-    with pytest.raises(NotMaterializedError, match="recipe=later"):
+    with pytest.raises(NotMaterializedError, match="selected_subset of recipe later has not been materialized"):
         compare.compare(later, "shapes", ["drawn", "later"])
     assert compare.compared_recipes(later, "shapes") == NAMES
     values = driven[0].values["datasets"]["shapes"]
@@ -225,12 +224,5 @@ def test_a_selection_whose_rows_left_waits_until_it_selects_again(make_project):
     with pytest.raises(NotMaterializedError, match=r"recipe all: \d+ selected rows are gone from shapes; select again"):
         compare.compare(ctx, "shapes", ["drawn", "all"])
     project.drive(["drawn", "all"], recipes)
-    assert compare.compared_recipes(ctx, "shapes") == ["drawn", "all"]
+    assert compare.compared_recipes(ctx, "shapes") == ["all", "drawn"]
     assert compare.is_current(ctx, "shapes")
-
-
-def test_numbers_of_names_do_not_depend_on_their_order():
-    names = ["b", None, "a", "b"]
-    assert compare._numbers(names).tolist() == [1, -1, 0, 1]
-    assert compare._numbers(names[::-1]).tolist() == [1, 0, -1, 1]
-    assert compare._numbers([]).dtype == np.int64

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from vsel_platform.config import Project
 from vsel_platform.tables import Column
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ Indices = NDArray[np.int64]
 Condition = Literal["full", "no_question", "no_image"]
 Need = Literal[
     "base_losses", "image_embeddings", "text_embeddings", "vision_representations", "representation_moments",
-    "attention_maps",
+    "hidden_states", "attention_maps",
 ]  # fmt: skip
 TextPolicy = Literal["proportional", "none", "all"]
 
@@ -33,7 +34,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Space = Literal["image_embeddings", "vision_representations"]
+Space = Literal["image_embeddings", "vision_representations", "hidden_states"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +143,18 @@ def no_clusterings(options: Any) -> Sequence[Clustering]:
     return ()
 
 
+def nothing_missing(project: Project) -> str | None:
+    """For scores that any project file can have."""
+    return None
+
+
 @dataclass(frozen=True)
 class Score:
     """How valuable a row is.
 
     compute: signals and options to scores. needs: the signals that it reads. clusterings: those that it reads under
-    some options. columns: its own columns of the score
-    table. text: whether text-only rows are scored like others, or are a stratum of their own.
+    some options. columns: its own columns of the score table. text: whether text-only rows are scored like others, or
+    are a stratum of their own. requires: what a project file lacks for it in words, None if nothing.
     """
 
     name: str
@@ -160,6 +166,7 @@ class Score:
     columns: Sequence[Column] = ()
     text: Literal["scored", "stratum"] = "scored"
     version: str = "1"
+    requires: Callable[[Project], str | None] = nothing_missing
 
 
 @dataclass(frozen=True, slots=True)

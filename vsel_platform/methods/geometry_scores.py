@@ -17,7 +17,9 @@ ROUNDING = 1e-6
 class SpaceOptions(Options):
     """Which vectors a part looks at."""
 
-    space: Space = Field("image_embeddings", description="Vectors: image_embeddings, or vision_representations.")
+    space: Space = Field(
+        "image_embeddings", description="Vectors: image_embeddings, vision_representations or hidden_states."
+    )
 
 
 class ClusterOptions(SpaceOptions):
@@ -57,7 +59,9 @@ def prototypicality(signals: Signals, options: PrototypicalityOptions) -> ScoreT
 class PrismOptions(SpaceOptions):
     """Options of the redundancy."""
 
-    space: Space = Field("vision_representations", description="Vectors: vision_representations, or image_embeddings.")
+    space: Space = Field(
+        "vision_representations", description="Vectors: vision_representations, hidden_states or image_embeddings."
+    )
     power: Literal[1, 2] = Field(2, description="Sum of the correlations (1), or of their squares (2).")
 
 

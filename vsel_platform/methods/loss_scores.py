@@ -23,10 +23,7 @@ def perplexity(signals: Signals, options: PerplexityOptions) -> ScoreTable:
     `prefer: middle` ranks by the distance of a loss's quantile from the middle, the best choice of that paper.
     """
     loss = signals.losses("full").mean.round(DECIMALS)
-    columns = {"perplexity": np.exp(loss)}
-    if options.prefer == "middle":
-        return ScoreTable(0.5 - np.abs(quantiles(loss) - 0.5), columns)
-    return ScoreTable(loss if options.prefer == "high" else -loss, columns)
+    return ScoreTable(preferred(loss, options.prefer), {"perplexity": np.exp(loss)})
 
 
 def el2n(signals: Signals, options: Options) -> ScoreTable:
@@ -72,6 +69,13 @@ def vig(signals: Signals, options: Options) -> ScoreTable:
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(blind > 0, (blind - full) / blind, np.nan)
     return ScoreTable(share.round(DECIMALS), {"gain": (blind - full).round(DECIMALS)})
+
+
+def preferred(values: Floats, end: str) -> Floats:
+    """Scores that put `high`, `low` or `middle` values first; the middle is the median's quantile."""
+    if end == "middle":
+        return 0.5 - np.abs(quantiles(values) - 0.5)
+    return values if end == "high" else -values
 
 
 def quantiles(values: Floats) -> Floats:

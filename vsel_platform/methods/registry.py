@@ -14,6 +14,7 @@ from vsel_platform.config import Project, RecipeSettings
 from vsel_platform.errors import ConfigError
 from vsel_platform.identity import fingerprint
 from vsel_platform.methods import diversity_rules, free2ds_scores, geometry_scores, loss_scores, quotas, scalselect
+from vsel_platform.methods.alignment import CLIP_SCORE
 from vsel_platform.methods.api import Clustering, Diversity, Method, Need, Options, Quota, Score
 from vsel_platform.methods.presel_types import PreselOptions
 
@@ -29,6 +30,7 @@ SCORES = {
         loss_scores.EL2N,
         loss_scores.VISNEC,
         loss_scores.VIG,
+        CLIP_SCORE,
         scalselect.SCORE,
         geometry_scores.UNIFORM,
         geometry_scores.PROTOTYPICALITY,
@@ -74,6 +76,12 @@ METHODS = {
         ),
         Method("vig", "vig", paper="VIG, arXiv 2602.17186"),
         Method(
+            "clip_score",
+            "clip_score",
+            paper="CLIPScore, Hessel et al., arXiv 2104.08718",
+            deviation="Questions instead of captions, a mean over them, and no factor.",
+        ),
+        Method(
             "ccs",
             "el2n",
             quota="strata",
@@ -94,7 +102,9 @@ METHODS = {
             quota="coincide",
             diversity="mmd",
             paper="COINCIDE, arXiv 2406.10995",
-            deviation="Clusters of image embeddings by default; the paper clusters a small model's activations.",
+            defaults={"space": "hidden_states"},
+            deviation="Activations of the project's model at its middle layer, unless more are chosen; the paper has "
+            "those of five layers of a small model.",
         ),
         Method("prism", "prism", paper="PRISM, arXiv 2502.12119", deviation="Squared correlations by default."),
         Method("d2", "el2n", diversity="d2", paper="D2 Pruning, arXiv 2310.07931"),
@@ -256,7 +266,7 @@ def composition(project: Project, recipe: RecipeSettings) -> Composition:
     """The recipe's method with its parts and options.
 
     `recipe.score`, `quota` and `diversity` replace the method's parts. Options go to the parts that know them; raises
-    ConfigError for an option or a part that nobody knows.
+    ConfigError for an option or a part that nobody knows, and for what the score requires and the project lacks.
     """
     method = find_method(project, recipe.method) if recipe.method != COMPOSE else Method(COMPOSE, recipe.score or "")
     if recipe.mode == "released":
@@ -266,6 +276,9 @@ def composition(project: Project, recipe: RecipeSettings) -> Composition:
         method = find_method(project, method.released)
     named: str | Score = recipe.score or method.score
     score = named if isinstance(named, Score) else _part(SCORES, named, "score")
+    missing = score.requires(project)
+    if missing:
+        raise ConfigError(f"score {score.name} requires {missing} in the project file")
     quota = _part(QUOTAS, recipe.quota or method.quota, "quota")
     rule = _part(RULES, recipe.diversity or method.diversity, "diversity")
     options = {**method.defaults, **recipe.options}

@@ -62,6 +62,11 @@ class DecoderForward:
         """The language model without its output layer."""
         return self.model.model.language_model
 
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers."""
+        return len(self.decoder.layers)
+
     def decoder_inputs(
         self, rows: Sequence[RenderedRow], images: Sequence[Sequence["torch.Tensor"]]
     ) -> "dict[str, Any]":

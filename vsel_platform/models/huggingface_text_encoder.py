@@ -1,14 +1,15 @@
 """Text encoders from Hugging Face checkpoints.
 
 The vector of a text is `cls`: last_hidden_state[:, 0], the first token, not the pooler (BERT as Free2DS uses it,
-specification C1.5); or `mean`: the mean of last_hidden_state over the tokens of the text.
+specification C1.5); `mean`: the mean of last_hidden_state over the tokens of the text; or `joint`: get_text_features of
+a whole CLIP, SigLIP or SigLIP2 model, in the space of its images.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,12 @@ from vsel_platform.errors import ModelError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.batching import BatchLimits, run_with_oom_ladder, token_batches, usable_batch_tokens
 from vsel_platform.models.devices import DtypeName, torch_dtype
+from vsel_platform.models.joint_space import FULL_LENGTH_TEXTS, check_joint
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.safety import resolve_checkpoint, weights_hash
+
+if TYPE_CHECKING:
+    import torch
 
 CODE_VERSION = 1
 MOST_TOKENS = 512
@@ -28,11 +33,13 @@ Tokens = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """How a text becomes a vector: the feature, its longest text [tokens], and whether vectors get length 1."""
+    """How a text becomes a vector: the feature, its longest text [tokens], whether vectors get length 1, and whether
+    the model sees every text padded to the longest, without a mask."""
 
-    feature: Literal["cls", "mean"]
+    feature: Literal["cls", "mean", "joint"]
     max_tokens: int = MOST_TOKENS
     normalise: bool = False
+    full_length: bool = False
 
 
 class HuggingFaceTextEncoder:
@@ -87,7 +94,11 @@ class HuggingFaceTextEncoder:
     def _tokens(self, texts: list[str]) -> list[Tokens]:
         """Token ids of texts, special tokens included."""
         encoded = self._tokenizer(
-            texts, truncation=True, max_length=self.pooling.max_tokens, return_attention_mask=False
+            texts,
+            truncation=True,
+            max_length=self.pooling.max_tokens,
+            padding="max_length" if self.pooling.full_length else False,
+            return_attention_mask=False,
         )
         return list(encoded["input_ids"])
 
@@ -101,25 +112,32 @@ class HuggingFaceTextEncoder:
         ids[mask] = np.concatenate(rows)
         with torch.inference_mode():
             present = torch.from_numpy(mask).to(self.device)
-            states = self._model(
-                input_ids=torch.from_numpy(ids).to(self.device), attention_mask=present.long()
-            ).last_hidden_state
-            if self.pooling.feature == "cls":
-                vectors = states[:, 0].float()
-            else:
-                weights = present[..., None].float()
-                vectors = (states.float() * weights).sum(dim=1) / weights.sum(dim=1)
+            vectors = self._pooled(torch.from_numpy(ids).to(self.device), present)
             if self.pooling.normalise:
                 vectors = torch.nn.functional.normalize(vectors)
             return np.asarray(vectors.cpu().numpy(), dtype=np.float32)
+
+    def _pooled(self, ids: "torch.Tensor", present: "torch.Tensor") -> "torch.Tensor":
+        """Vectors float32 [n, dimension] of token ids [n, tokens] where `present` tells tokens from padding."""
+        inputs = {"input_ids": ids}
+        if not self.pooling.full_length:
+            inputs["attention_mask"] = present.long()
+        if self.pooling.feature == "joint":
+            joint: torch.Tensor = self._model.get_text_features(**inputs).pooler_output.float()
+            return joint
+        states: torch.Tensor = self._model(**inputs).last_hidden_state
+        if self.pooling.feature == "cls":
+            return states[:, 0].float()
+        weights = present[..., None].float()
+        return (states.float() * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def load(settings: TextEncoderSettings, device: str) -> HuggingFaceTextEncoder:
     """The encoder of `settings.model` (hub id or directory).
 
     Raises UnsafeCheckpointError for weights that are not safetensors, ModelError for a directory without a model,
-    weights that do not fill the model, a model that gives no hidden states of a text, or feature `cls` where the
-    tokenizer has no such token.
+    weights that do not fill the model, a model that gives no hidden states of a text, feature `cls` where the
+    tokenizer has no such token, or feature `joint` where the checkpoint has one tower.
     """
     directory = resolve_checkpoint(settings.model, settings.revision)
     return load_directory(
@@ -139,18 +157,21 @@ def load_directory(
 
     Raises as `load`.
     """
-    model, tokenizer = _load_parts(directory, dtype, name)
+    is_joint = pooling.feature == "joint"
+    model, tokenizer = _load_parts(directory, dtype, name, is_joint=is_joint)
     if pooling.feature == "cls" and tokenizer.cls_token_id is None:
         raise ModelError(f"{name}: its tokenizer has no CLS token; use text_encoder.feature: mean")
-    positions = getattr(model.config, "max_position_embeddings", None) or pooling.max_tokens
+    config = model.config.text_config if is_joint else model.config
+    positions = getattr(config, "max_position_embeddings", None) or pooling.max_tokens
     longest = min(pooling.max_tokens, tokenizer.model_max_length, positions)
-    pooling = Pooling(pooling.feature, longest, pooling.normalise)
+    is_full = is_joint and model.config.model_type in FULL_LENGTH_TEXTS
+    pooling = Pooling(pooling.feature, longest, pooling.normalise, is_full)
     content = fingerprint(
         encoder="huggingface_text",
         code=CODE_VERSION,
         weights=weights_hash(directory),
         config=hashlib.sha256((directory / "config.json").read_bytes()).hexdigest(),
-        tokenizer=hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        tokenizer=_tokenizer_hash(tokenizer, directory),
         pooling=[pooling.feature, pooling.max_tokens, pooling.normalise],
         dtype=dtype,
     )
@@ -170,11 +191,22 @@ def load_directory(
         ) from error
 
 
-def _load_parts(directory: Path, dtype: DtypeName, name: str) -> tuple[Any, Any]:
+def _tokenizer_hash(tokenizer: Any, directory: Path) -> str:
+    if tokenizer.is_fast:
+        return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    names = [*tokenizer.vocab_files_names.values(), "tokenizer_config.json"]
+    contents = [(directory / name).read_bytes() for name in names if (directory / name).is_file()]
+    return fingerprint(files=[hashlib.sha256(content).hexdigest() for content in contents])
+
+
+def _load_parts(directory: Path, dtype: DtypeName, name: str, *, is_joint: bool) -> tuple[Any, Any]:
     import transformers
 
     with quiet_transformers():
         try:
+            if is_joint:
+                config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+                check_joint(config.model_type, f"text_encoder: {name}")
             tokenizer = transformers.AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
             model, loading = transformers.AutoModel.from_pretrained(
                 directory,
@@ -185,7 +217,8 @@ def _load_parts(directory: Path, dtype: DtypeName, name: str) -> tuple[Any, Any]
             )
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise ModelError(f"{name} cannot be loaded: {error}") from error
-    if not tokenizer.is_fast:
+    # SigLIP's own tokenizer has no fast kind.
+    if not tokenizer.is_fast and not is_joint:
         raise ModelError(f"{name}: {type(tokenizer).__name__} is no fast tokenizer; add tokenizer.json to the model")
     # The pooler is not used and may be missing; other weights would be random.
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))

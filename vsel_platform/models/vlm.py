@@ -140,6 +140,10 @@ class ModelForward(Protocol):
     def device(self) -> str:
         """Device of the weights."""
 
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers."""
+
     def preprocess(self, image: "Image.Image") -> Preprocessed:
         """One picture for the vision tower."""
 

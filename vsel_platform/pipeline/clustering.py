@@ -10,7 +10,7 @@ import pyarrow as pa
 from vsel_platform.errors import SelectionError
 from vsel_platform.methods.api import Clustering, Clusters
 from vsel_platform.methods.registry import OWN_PIPELINE, composition
-from vsel_platform.pipeline import embeddings, representations
+from vsel_platform.pipeline import embeddings, hidden_states, representations
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.lookup import dataset_shards
 from vsel_platform.pipeline.method_signals import StoreSignals
@@ -23,7 +23,7 @@ from vsel_platform.tables import TABLES
 
 TABLE = "clusters"
 CLUSTER_CODE = "clusters-1"
-STAGES = {"image_embeddings": embeddings.STAGE, "vision_representations": representations.STAGE}
+STAGES = {stage.signal: stage for stage in (embeddings.STAGE, representations.STAGE, hidden_states.STAGE)}
 # The cosine is a float32 figure; what is behind these digits must not decide ranks.
 DECIMALS = 6
 

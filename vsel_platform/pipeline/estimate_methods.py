@@ -12,6 +12,7 @@ from vsel_platform.pipeline import (
     attention,
     base_losses,
     clustering,
+    hidden_states,
     method_scores,
     moments,
     representations,
@@ -23,10 +24,11 @@ from vsel_platform.pipeline.vector_stage import VectorStage
 
 LOSS_CONDITIONS = 3
 N_MODELS = 2
-VECTORS = {stage.signal: stage for stage in (text_embeddings.STAGE, representations.STAGE)}
+VECTORS = {stage.signal: stage for stage in (text_embeddings.STAGE, representations.STAGE, hidden_states.STAGE)}
 NEEDS: tuple[Need, ...] = (
     "text_embeddings",
     "vision_representations",
+    "hidden_states",
     "attention_maps",
     "base_losses",
     "representation_moments",
@@ -67,7 +69,7 @@ def method_costs(
         need: sorted({r.dataset for r in composed.values() if need in composition(ctx.project, r).needs})
         for need in NEEDS
     }
-    for need in ("text_embeddings", "vision_representations"):
+    for need in ("text_embeddings", "vision_representations", "hidden_states"):
         yield _vectors(ctx, VECTORS[need], [datasets[name] for name in needing[need]])
     yield _attention(ctx, [datasets[name] for name in needing["attention_maps"]])
     yield _base_losses(ctx, [datasets[name] for name in needing["base_losses"]])

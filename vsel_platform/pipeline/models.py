@@ -1,6 +1,7 @@
 """Names of models in the store, and the guard against weights that change behind a name."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ EMBEDDING_CODE = "image_embeddings-1"
 LOSS_CODE = "losses-2"
 REPRESENTATION_CODE = "vision_representations-1"
 ATTENTION_CODE = "attention_maps-1"
+HIDDEN_CODE = "hidden_states-1"
 TEXT_EMBEDDING_CODE = "text_embeddings-1"
 EMBEDDED_DIRS = {
     "embedded:demo": Path(__file__).resolve().parents[1] / "demo" / "base",
@@ -24,12 +26,15 @@ EMBEDDED_DIRS = {
 
 def embedding_fingerprint(settings: EncoderSettings) -> str:
     """Names the embeddings of an encoder: what is computed, not how fast (batch size and workers are left out)."""
+    # The default feature is not named: stores hold embeddings from before there was a choice.
+    feature = {} if settings.feature == "own" else {"feature": settings.feature}
     return fingerprint(
         signal=EMBEDDING_CODE,
         name=settings.name,
         model=settings.model if settings.name == "huggingface" else "",
         revision=settings.revision,
         dtype=settings.dtype,
+        **feature,
     )
 
 
@@ -72,6 +77,11 @@ def base_loss_fingerprint(settings: VlmSettings) -> str:
 def representation_fingerprint(settings: VlmSettings, attention_share: float) -> str:
     """Names ScalSelect's vectors of a model; `attention_share` decides which image tokens are in them."""
     return fingerprint(signal=REPRESENTATION_CODE, vlm=vlm_fingerprint(settings), attention_share=attention_share)
+
+
+def hidden_fingerprint(settings: VlmSettings, layers: Sequence[int]) -> str:
+    """Names the pooled hidden states of a model at some layers."""
+    return fingerprint(signal=HIDDEN_CODE, vlm=vlm_fingerprint(settings), layers=sorted(set(layers)))
 
 
 def attention_fingerprint(settings: VlmSettings, signals: SignalSettings) -> str:

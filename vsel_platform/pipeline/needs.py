@@ -9,6 +9,7 @@ from vsel_platform.pipeline import (
     base_losses,
     clustering,
     embeddings,
+    hidden_states,
     moments,
     representations,
     text_embeddings,
@@ -36,6 +37,8 @@ def need_pointers(
             found += [ctx.store.require(need, key) for shard in shards for key in attention.partitions(ctx, shard)]
         elif need == "vision_representations":
             found += [ctx.store.require(need, representations.STAGE.partition(ctx, shard)) for shard in shards]
+        elif need == "hidden_states":
+            found += [ctx.store.require(need, hidden_states.STAGE.partition(ctx, shard)) for shard in shards]
         elif need == "representation_moments":
             if not moments.is_current(ctx, dataset):
                 raise NotMaterializedError(f"representation_moments of dataset {dataset} are not of its present rows")

@@ -12,6 +12,7 @@ from vsel_platform.pipeline import (
     clustering,
     compare,
     embeddings,
+    hidden_states,
     ingest,
     losses,
     method_scores,
@@ -31,6 +32,7 @@ SIGNAL_STAGES = (
     "image_embeddings",
     "text_embeddings",
     "vision_representations",
+    "hidden_states",
     "attention_maps",
     "base_losses",
     "representation_moments",
@@ -176,6 +178,11 @@ _STAGES: dict[str, _Stage] = {
         _shards_needing("vision_representations"),
         representations.STAGE.is_current,
         lambda ctx, key: representations.STAGE.inputs(ctx, key).fingerprint,
+    ),
+    "hidden_states": (
+        _shards_needing("hidden_states"),
+        hidden_states.STAGE.is_current,
+        lambda ctx, key: hidden_states.STAGE.inputs(ctx, key).fingerprint,
     ),
     "text_embeddings": (
         _shards_needing("text_embeddings"),

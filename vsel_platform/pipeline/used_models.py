@@ -13,6 +13,7 @@ _MODELS: dict[Need, tuple[str, ...]] = {
     "text_embeddings": ("text_encoder",),
     "base_losses": ("vlm",),
     "vision_representations": ("vlm",),
+    "hidden_states": ("vlm",),
     "representation_moments": ("vlm",),
     "attention_maps": ("vlm", "second_vlm"),
 }

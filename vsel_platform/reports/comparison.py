@@ -1,6 +1,6 @@
 """Selections side by side: overlap, coverage against random ones, and what one keeps and another drops."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -15,10 +15,12 @@ from vsel_platform.reports.selection_report import Plot
 from vsel_platform.reports.style import (
     FONT,
     INK,
+    MUTED,
     POOL,
     SELECTED,
     WARNING,
     add_legend,
+    count_axis,
     label,
     new_figure,
     number,
@@ -29,6 +31,7 @@ from vsel_platform.reports.thumbnails import contact_sheet
 
 MAX_SHEETS = 6
 CANDIDATES = 400
+NAME_LIMIT = 22
 PANELS = (
     ("cluster_coverage", "clusters with a selected row", 100.0, "%"),
     ("image_coverage", "distinct images shown", 100.0, "%"),
@@ -53,7 +56,7 @@ def overlap_map(found: Comparison) -> bytes:
     )
     axes = picture.subplots()
     axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    names = [label(name, 22) for name in found.recipes]
+    names = _names(found)
     axes.set_xticks(range(n), labels=names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(n), labels=names)
     axes.tick_params(colors=INK, length=0, labelsize=9, labelfontfamily=FONT)
@@ -66,6 +69,21 @@ def overlap_map(found: Comparison) -> bytes:
     return to_png(picture)
 
 
+def _names(found: Comparison) -> list[str]:
+    """Recipes as labels; of a long name begin and end, as names of one project often begin alike."""
+    side = (NAME_LIMIT - 1) // 2
+    shown = (name if len(name) <= NAME_LIMIT else f"{name[:side]}…{name[-side:]}" for name in found.recipes)
+    return [label(name, NAME_LIMIT) for name in shown]
+
+
+def _unknown(found: Comparison) -> dict[str, str]:
+    """Measures that say nothing here, and why."""
+    unknown = {} if (found.pool.clusters >= 0).any() else {"cluster_coverage": "no image has an embedding yet"}
+    if not (found.pool.images >= 0).any():
+        unknown |= dict.fromkeys(("image_coverage", "repeated_images"), "no row has an image")
+    return unknown
+
+
 def coverage_panels(found: Comparison) -> bytes:
     """What each selection covers, and the range of random selections of the same size, in one panel per measure."""
     n = len(found.recipes)
@@ -76,21 +94,35 @@ def coverage_panels(found: Comparison) -> bytes:
         legend_px=16,
     )
     panels = picture.subplots(2, 2, sharey=True)
+    unknown = _unknown(found)
     for axes, (name, text, scale, unit) in zip(panels.flat, PANELS, strict=True):
-        for row, values in enumerate(found.rows):
-            low, high, own = (values[key] * scale for key in (f"{name}_random_low", f"{name}_random_high", name))
-            outside = own < low or own > high
-            axes.plot([low, high], [row, row], color=POOL, linewidth=7, solid_capstyle="round", zorder=1)
-            axes.plot([own], [row], "o", color=WARNING if outside else SELECTED, markersize=6, zorder=2)
         style_axes(axes, xlabel=f"{text} [{unit}]", grid="x")
-        axes.set_yticks(range(n), labels=[label(name, 22) for name in found.recipes])
+        axes.set_yticks(range(n), labels=_names(found))
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(n - 0.5, -0.5)
+        if unit != "%":
+            count_axis(axes.xaxis)
+        if name in unknown:
+            axes.set_xticks([])
+            place = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+            axes.text(0.5, 0.5, unknown[name], color=MUTED, size=9, family=FONT, **place)
+        else:
+            _points(axes, found, name, scale)
     first = panels.flat[0]
     first.plot([], [], "o", color=SELECTED, label="within the random range")
     first.plot([], [], "o", color=WARNING, label="outside of it")
     add_legend(first)
+    # It stands in the place above the axes that the figure keeps, and may be wider than they are.
+    first.get_legend().set_in_layout(False)
     return to_png(picture)
+
+
+def _points(axes: Any, found: Comparison, name: str, scale: float) -> None:
+    for row, values in enumerate(found.rows):
+        low, high, own = (values[key] * scale for key in (f"{name}_random_low", f"{name}_random_high", name))
+        outside = own < low or own > high
+        axes.plot([low, high], [row, row], color=POOL, linewidth=7, solid_capstyle="round", zorder=1)
+        axes.plot([own], [row], "o", color=WARNING if outside else SELECTED, markersize=6, zorder=2)
 
 
 def keep_drop_sheet(ctx: Context, found: Comparison, keeps: str, drops: str) -> bytes | None:
@@ -156,16 +188,16 @@ def recipes_table(found: Comparison) -> str:
         "Tokens",
         "Tokens in training",
     ]
-    rows = [[cell(str(r["recipe"])), cell(str(r["method"])), *_figures(r)] for r in found.rows]
+    unknown = _unknown(found)
+    rows = [[cell(str(r["recipe"])), cell(str(r["method"])), *_figures(r, unknown)] for r in found.rows]
     return table(headers, rows, numeric=range(2, 9))
 
 
-def _figures(row: dict[str, Any]) -> list[str]:
-    shares = ("task_coverage", "cluster_coverage", "image_coverage")
-    cells = [cell(number(row["rows"]), "n")]
-    cells += [cell(_with_range(row, name, lambda value: f"{value:.1%}"), "n") for name in shares]
-    cells += [cell(_with_range(row, name, number), "n") for name in ("repeated_images", "tokens")]
-    return [*cells, cell(number(row["training_tokens"]), "n")]
+def _figures(row: dict[str, Any], unknown: Collection[str]) -> list[str]:
+    shares = dict.fromkeys(("task_coverage", "cluster_coverage", "image_coverage"), "{:.1%}".format)
+    shown: dict[str, Callable[[float], str]] = {**shares, "repeated_images": number, "tokens": number}
+    ranges = ("–" if name in unknown else _with_range(row, name, show) for name, show in shown.items())
+    return [cell(text, "n") for text in (number(row["rows"]), *ranges, number(row["training_tokens"]))]
 
 
 def _with_range(row: dict[str, Any], name: str, show: Callable[[float], str]) -> str:
@@ -193,17 +225,21 @@ def pairs_table(found: Comparison) -> str:
 
 def as_text(found: Comparison, hours: Mapping[str, float | None]) -> str:
     """The comparison for a terminal; `hours` of fine-tuning by recipe, None where nothing is known."""
-    width = max(len(name) for name in found.recipes)
+    width, unknown = max(len(name) for name in ("recipe", *found.recipes)), _unknown(found)
     lines = [
-        f"{'recipe':{width}}  {'rows':>7} {'clusters':>9} {'random':>15} {'images':>8} {'repeated':>9} {'tokens':>10} "
+        f"{'recipe':{width}}  {'rows':>7} {'clusters':>9} {'random':>16} {'images':>8} {'repeated':>9} {'tokens':>10} "
         f"{'training':>10}"
     ]
     for row in found.rows:
         low, high = (row[f"cluster_coverage_random_{end}"] for end in ("low", "high"))
-        band = f"{low:.1%} to {high:.1%}"
+        figures = {
+            "cluster_coverage": f"{row['cluster_coverage']:>9.1%} {f'{low:.1%} to {high:.1%}':>16}",
+            "image_coverage": f"{row['image_coverage']:>8.1%}",
+            "repeated_images": f"{row['repeated_images']:>9,}",
+        }
+        known = " ".join("–".rjust(len(text)) if name in unknown else text for name, text in figures.items())
         lines.append(
-            f"{row['recipe']!s:{width}}  {row['rows']:>7,} {row['cluster_coverage']:>9.1%} {band:>15} "
-            f"{row['image_coverage']:>8.1%} {row['repeated_images']:>9,} {row['tokens']:>10,.0f} "
+            f"{row['recipe']!s:{width}}  {row['rows']:>7,} {known} {row['tokens']:>10,.0f} "
             f"{_hours(hours[row['recipe']]):>10}"
         )
     lines += ["", f"{'pair':{2 * width + 3}}  {'overlap':>8} {'shared':>8} {'rank correlation':>17}"]

@@ -18,6 +18,8 @@ VECTOR_SIGNALS = {
     "text_embeddings": "Embedding of every distinct question under a text encoder (LanceDB).",
     "vision_representations": "What the instruction looks at in the image, per row: mean of the attended image tokens "
     "behind the first decoder layer (ScalSelect; LanceDB).",
+    "hidden_states": "Pooled hidden states of a row at chosen decoder layers: per layer the mean of its image tokens, "
+    "then that of its text tokens, each of length 1 (LanceDB).",
 }
 FOLDER = "vectors"
 ROWS_PER_FRAGMENT = 100_000

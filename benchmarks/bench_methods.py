@@ -46,11 +46,12 @@ WRITE, MOMENTS, CLUSTERS, PRESEL, CHECK = "write", "representation_moments", "cl
 
 @dataclass(frozen=True)
 class Spent:
-    """One process: seconds of its work, seconds in all, peak of resident memory [GiB], what went wrong."""
+    """One process: seconds of its work, seconds in all, seconds of processors, peak of resident memory [GiB]."""
 
     stage: str
     seconds: float
     wall: float = 0.0
+    cpu: float = 0.0
     gib: float = 0.0
     computed: int = 0
     problems: list[str] = field(default_factory=list)
@@ -90,8 +91,9 @@ def work(folder: Path, rows: int, stage: str) -> Spent:
         problems = check(ctx, rows)
     else:
         computed = run_stage(ctx, stage).computed
-    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return Spent(stage, time.perf_counter() - start, gib=gib, computed=computed, problems=problems)
+    seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    cpu, gib = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
+    return Spent(stage, seconds, cpu=cpu, gib=gib, computed=computed, problems=problems)
 
 
 def measured(folder: Path, rows: int, stage: str) -> Spent:
@@ -195,7 +197,7 @@ def compare(folder: Path, rows: int, only: list[str]) -> int:
     spent: dict[str, Spent] = {}
     for stage in only or stages():
         spent[stage] = measured(folder, rows, stage)
-        print(f"{stage}: {spent[stage].seconds:.1f} s, {spent[stage].gib:.2f} GiB", flush=True)
+        print(f"{stage}: {spent[stage].wall:.1f} s ({spent[stage].cpu:.1f} s of processors), {spent[stage].gib:.2f} GiB", flush=True)
     if only:
         return 0
     problems = measured(folder, rows, CHECK).problems

@@ -44,6 +44,8 @@ def test_relative_paths_start_at_the_project_file_and_urls_stay():
         (MINIMAL + "recipes: {r: {dataset: a, budget: {percent: 101}}}\n", "recipes.r.budget.percent"),
         (MINIMAL + "recipes: {'../x': {dataset: a}}\n", "recipes"),
         (MINIMAL + "base_dir: /\n", "base_dir"),
+        (MINIMAL + "image_encoder: {name: efficientnet_lite0, feature: joint}\n", "efficientnet_lite0 has none"),
+        (MINIMAL + "text_encoder: {name: minilm, feature: joint}\n", "minilm has none"),
         (MINIMAL + "reference: {fraction: .nan}\n", "reference.fraction"),
         ("name: p\ndatasets: {a: {source: x, task: {column: t, rule: r}}}\n", "one of column"),
         ("- a list\n", "expected a mapping"),

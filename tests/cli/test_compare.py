@@ -8,7 +8,7 @@ import yaml
 from small_project import write_small_project
 from typer.testing import CliRunner
 
-from vsel_platform.cli import recipes  # noqa: F401  (it registers its commands)
+from vsel_platform.cli import data, queries, recipes  # noqa: F401  (they register their commands)
 from vsel_platform.cli.app import app
 from vsel_platform.errors import ConfigError, NotMaterializedError, SelectionError
 from vsel_platform.methods.describe import as_text, describe

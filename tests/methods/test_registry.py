@@ -33,12 +33,17 @@ METHOD = Method("anything", Score("length", length, "Length.", options=LengthOpt
 """
 
 
-def project(recipes, *, methods=None, base_dir="."):
+# For the score that compares images with texts.
+JOINT = {name: {"model": "clip", "feature": "joint"} for name in ("image_encoder", "text_encoder")}
+
+
+def project(recipes, *, methods=None, base_dir=".", **settings):
     values = {
         "name": "p",
         "datasets": {"d": {"source": "x.json"}, "e": {"source": "y.json"}},
         "recipes": {name: {"dataset": "d", **recipe} for name, recipe in recipes.items()},
         "methods": methods or {},
+        **settings,
     }
     return parse_project(str(values), base_dir=str(base_dir))
 
@@ -53,7 +58,7 @@ def test_every_method_names_parts_that_exist():
         assert method.score in SCORES
         assert method.quota in QUOTAS
         assert method.diversity in RULES
-        assert composed({"method": method.name}).variant == "default"
+        assert composed({"method": method.name}, **JOINT).variant == "default"
 
 
 def test_parts_can_be_exchanged():
@@ -87,7 +92,7 @@ def test_only_options_of_the_score_make_a_variant_of_its_table():
         ({"method": "random", "quota": "task"}, "random has no quota to exchange"),
         ({"method": "visnec", "options": {"foo": 1}}, r"unknown options \['foo'\]; known: .*max_gain"),
         ({"method": "visnec", "mode": "released"}, "has no mode `released`"),
-        ({"method": "visnec", "score": "nothing"}, "score 'nothing' is unknown; known: el2n"),
+        ({"method": "visnec", "score": "nothing"}, "score 'nothing' is unknown; known: .*el2n"),
         ({"method": "visnec", "quota": "nothing"}, "quota 'nothing' is unknown"),
         ({"method": "visnec", "diversity": "nothing"}, "diversity 'nothing' is unknown"),
         ({"method": "compose"}, "score '' is unknown"),
@@ -99,6 +104,30 @@ def test_what_is_wrong_with_a_recipe_is_said(recipe, message):
         check_recipes(project({"good": {"method": "presel"}, "wrong": recipe}))
     assert "recipes.wrong" in str(error.value)
     assert "recipes.good" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"image_encoder": {"model": "clip"}}, "feature: joint"),
+        ({"text_encoder": {"model": "clip"}}, "feature: joint"),
+        (
+            {"image_encoder": {"model": "siglip", "feature": "joint"}},
+            r"one checkpoint.*\(siglip, None\).*\(clip, None\)",
+        ),
+        ({"text_encoder": {"model": "clip", "feature": "joint", "revision": "abc"}}, r"\(clip, None\).*\(clip, abc\)"),
+    ],
+)
+@pytest.mark.parametrize("recipe", [{"method": "clip_score"}, {"method": "compose", "score": "clip_score"}])
+def test_what_a_score_requires_of_the_project_file_is_checked(recipe, changes, message):
+    found = project({"good": {"method": "vig"}, "r": recipe}, **JOINT | changes)
+    if message is None:
+        check_recipes(found)
+        assert needs_of(found, found.recipe("r")) == ["image_embeddings", "text_embeddings"]
+        return
+    with pytest.raises(ConfigError, match=rf"recipes\.r: score clip_score requires .*{message}.* in the project file"):
+        check_recipes(found)
 
 
 def test_a_project_file_is_checked_when_it_is_opened(tmp_path):

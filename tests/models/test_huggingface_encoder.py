@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_encoders import save_tiny_clip, save_tiny_dinov2
+from tiny_encoders import JOINT_KINDS, save_tiny_clip, save_tiny_dinov2, save_tiny_joint
 
 from vsel_platform.config import EncoderSettings
 from vsel_platform.errors import ModelError, UnsafeCheckpointError
 from vsel_platform.models.huggingface_encoder import load
+from vsel_platform.signals.image_embeddings import embed_images
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,75 @@ def test_other_architectures_give_their_documented_feature(tmp_path, clip_dir, k
     assert encoder.feature == feature
     assert encoder.dimension == expected.shape[1]
     np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module", params=JOINT_KINDS)
+def joint_dir(request, tmp_path_factory):
+    return save_tiny_joint(tmp_path_factory.mktemp("joint"), request.param)
+
+
+PICTURES = [noise(), noise(20, 70, seed=1), noise(200, 3, seed=2)]
+
+
+def plain_features(directory):
+    """get_image_features of the whole model for the pictures, as its own processor shows them."""
+    from transformers import AutoImageProcessor, AutoModel
+
+    processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
+    shown = processor(images=PICTURES, return_tensors="pt", input_data_format="channels_last")
+    with torch.no_grad():
+        return AutoModel.from_pretrained(directory).get_image_features(**shown).pooler_output
+
+
+def test_joint_is_the_image_in_the_space_of_texts(joint_dir):
+    encoder = load(settings(joint_dir, feature="joint"), "cpu")
+    pixels = np.stack([encoder.preprocess(picture) for picture in PICTURES])
+    expected = plain_features(joint_dir)
+    assert encoder.feature == "joint"
+    assert encoder.dimension == expected.shape[1]
+    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-5)
+
+
+def test_joint_vectors_are_the_same_in_padded_batches(joint_dir):
+    encoder = load(settings(joint_dir, feature="joint"), "cpu")
+    items = [(str(i), lambda picture=picture: picture) for i, picture in enumerate(PICTURES)]
+    batches = list(embed_images(encoder, items, batch_size=2))
+    assert [failure for batch in batches for failure in batch.failures] == []
+    found = np.concatenate([batch.vectors for batch in batches])
+    np.testing.assert_allclose(found, plain_features(joint_dir), atol=1e-5)
+
+
+def test_the_own_feature_of_a_joint_checkpoint_is_its_vision_tower_s(joint_dir):
+    from transformers import AutoImageProcessor, AutoModel
+
+    own, joint = (load(settings(joint_dir, feature=feature), "cpu") for feature in ("own", "joint"))
+    shown = AutoImageProcessor.from_pretrained(joint_dir, backend="pil")(
+        images=PICTURES, return_tensors="pt", input_data_format="channels_last"
+    )
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(joint_dir).vision_model(**shown).pooler_output
+    pixels = np.stack([own.preprocess(picture) for picture in PICTURES])
+    np.testing.assert_allclose(own.encode(pixels), expected, atol=1e-5)
+    assert own.feature == "pooled"
+    assert own.fingerprint != joint.fingerprint
+
+
+def test_joint_needs_both_towers(dinov2_dir, tmp_path):
+    from transformers import CLIPModel
+
+    with pytest.raises(ModelError, match=r"image_encoder\.model: .*an image and a text tower .*this one is dinov2"):
+        load(settings(dinov2_dir, feature="joint"), "cpu")
+    whole = save_tiny_joint(tmp_path / "whole")
+    half = tmp_path / "half"
+    shutil.copytree(whole, half)
+    CLIPModel.from_pretrained(whole).vision_model.save_pretrained(half)
+    with pytest.raises(ModelError, match="this one is clip_vision_model"):
+        load(settings(half, feature="joint"), "cpu")
+    state = load_file(whole / "model.safetensors")
+    del state["text_projection.weight"]
+    save_file(state, whole / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks the weights text_projection\.weight"):
+        load(settings(whole, feature="joint"), "cpu")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA", "I;16"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_encoders import JOINT_KINDS, LONGEST_TEXT, save_tiny_joint
 
 from vsel_platform.config import TextEncoderSettings
 from vsel_platform.errors import ModelError, OutOfMemoryError, UnsafeCheckpointError
@@ -70,6 +71,66 @@ def test_vectors_do_not_depend_on_order_or_batches(bert_dir, feature):
     np.testing.assert_allclose(encoder.encode(TEXTS[::-1])[::-1], together, atol=1e-6)
     np.testing.assert_allclose(small.encode(TEXTS), together, atol=1e-6)
     np.testing.assert_allclose(np.concatenate([encoder.encode([t]) for t in TEXTS]), together, atol=1e-6)
+
+
+@pytest.fixture(scope="module", params=JOINT_KINDS)
+def joint_dir(request, tmp_path_factory):
+    return save_tiny_joint(tmp_path_factory.mktemp("joint"), request.param)
+
+
+def joint_features(directory, texts):
+    """get_text_features of the whole model, as its own tokenizer pads for it."""
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(directory)
+    padding = "longest" if model.config.model_type == "clip" else "max_length"
+    encoded = AutoTokenizer.from_pretrained(directory)(
+        texts, padding=padding, max_length=LONGEST_TEXT, truncation=True, return_tensors="pt"
+    )
+    assert ("attention_mask" in encoded) == (model.config.model_type == "clip")
+    with torch.no_grad():
+        return model.get_text_features(**encoded).pooler_output
+
+
+def test_joint_is_the_text_in_the_space_of_images(joint_dir):
+    texts = ["", "A cat?", "what is the colour 7", "how many red cats are on the mat and where is the dog"]
+    encoder = load(settings(joint_dir, feature="joint"), "cpu")
+    expected = joint_features(joint_dir, texts)
+    assert encoder.pooling.max_tokens == LONGEST_TEXT
+    assert encoder.dimension == expected.shape[1]
+    assert len(np.unique(expected.numpy().round(5), axis=0)) == len(texts)
+    np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([encoder.encode([t]) for t in texts]), expected, atol=1e-5)
+
+
+def test_the_joint_fingerprint_follows_the_weights(joint_dir, tmp_path):
+    base = load(settings(joint_dir, feature="joint"), "cpu").fingerprint
+    copy = tmp_path / "copy"
+    shutil.copytree(joint_dir, copy)
+    assert load(settings(copy, feature="joint"), "cpu").fingerprint == base
+    kind = json.loads((copy / "config.json").read_text())["model_type"]
+    shutil.copy(save_tiny_joint(tmp_path / "other", kind, seed=1) / "model.safetensors", copy)
+    assert load(settings(copy, feature="joint"), "cpu").fingerprint != base
+
+
+def test_a_tokenizer_that_is_not_fast_is_part_of_the_fingerprint(tmp_path):
+    lower = load(settings(save_tiny_joint(tmp_path, "siglip"), feature="joint"), "cpu")
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"do_lower_case": False}))
+    cased = load(settings(tmp_path, feature="joint"), "cpu")
+    assert (lower.encode(["A Cat"]) != cased.encode(["A Cat"])).any()
+    assert cased.fingerprint != lower.fingerprint
+
+
+def test_joint_needs_both_towers(bert_dir, tmp_path):
+    from transformers import CLIPModel
+
+    with pytest.raises(ModelError, match=r"text_encoder: .*an image and a text tower .*this one is bert"):
+        load(settings(bert_dir, feature="joint"), "cpu")
+    half = save_tiny_joint(tmp_path)
+    CLIPModel.from_pretrained(half).text_model.save_pretrained(half)
+    with pytest.raises(ModelError, match="this one is clip_text_model"):
+        load(settings(half, feature="joint"), "cpu")
 
 
 def test_a_repeated_text_is_encoded_once(bert_dir, monkeypatch):

@@ -1,4 +1,4 @@
-"""Clusters: made once for all methods that ask for the same, stale after what they depend on, and after nothing else."""
+"""Clusters: made once for all methods that ask for the same, stale after what they depend on and nothing else."""
 
 import math
 
@@ -16,10 +16,11 @@ from vsel_platform.selection.diversity import normalise_rows
 from vsel_platform.storage.pointers import parse_reference, read_version
 
 ROW = {"dataset": "shapes", "budget": {"rows": 12}}
+IMAGES = {"space": "image_embeddings"}
 RECIPES = {
     "recipes": {
         "semdedup": ROW | {"method": "semdedup"},
-        "coincide": ROW | {"method": "coincide"},
+        "coincide": ROW | {"method": "coincide", "options": IMAGES},
         "five": ROW | {"method": "semdedup", "options": {"n_clusters": 5}},
         "random": ROW | {"method": "random"},
     }
@@ -115,12 +116,13 @@ def test_what_is_published_passes_its_checks_and_names_what_was_read(ctx):
     ("changes", "stale"),
     [
         ({"recipes.five.options": {"n_clusters": 6}}, {"clusters"}),
-        ({"recipes.coincide.options": {"cluster_seed": 1}}, {"clusters"}),
+        ({"recipes.coincide.options": IMAGES | {"cluster_seed": 1}}, {"clusters"}),
         ({"recipes.five.options": {"n_clusters": 5, "max_cosine": 0.9}}, {"selected_subset"}),
-        ({"recipes.coincide.options": {"temperature": 1.0}}, {"selected_subset"}),
+        ({"recipes.coincide.options": IMAGES | {"temperature": 1.0}}, {"selected_subset"}),
         ({"recipes.five.budget": {"rows": 11}}, {"selected_subset"}),
         ({"image_encoder.batch_size": 3}, set()),
         ({"vlm.max_tokens": 200}, set()),
+        ({"recipes.random.seed": 7}, {"selected_subset"}),
     ],
 )
 def test_a_changed_setting_makes_its_stage_stale_and_no_other(driven, changes, stale):

@@ -7,6 +7,7 @@ from tiny_llava import save_tiny
 
 from vsel_platform.config import EncoderSettings, VlmSettings
 from vsel_platform.errors import ModelError
+from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline import models
 from vsel_platform.pipeline.models import confirm_weights, embedding_fingerprint, loss_fingerprint, vlm_fingerprint
 
@@ -15,6 +16,7 @@ ENCODER = {
     "name": "efficientnet_lite0",
     "model": "other",
     "revision": "abc",
+    "feature": "joint",
     "dtype": "bfloat16",
     "batch_size": 7,
     "decode_workers": 9,
@@ -46,6 +48,13 @@ def test_settings_of_speed_do_not_rename_losses_and_all_others_do(field):
     other = VlmSettings.model_validate({field: VLM[field]})
     assert (vlm_fingerprint(other) == vlm_fingerprint(VlmSettings())) == (field in SPEED)
     assert (loss_fingerprint(other, "a") == loss_fingerprint(VlmSettings(), "a")) == (field in SPEED)
+
+
+def test_embeddings_keep_the_name_that_they_had_before_there_was_a_choice_of_features():
+    before = fingerprint(
+        signal=models.EMBEDDING_CODE, name="huggingface", model="facebook/dinov2-base", revision=None, dtype="float32"
+    )
+    assert embedding_fingerprint(EncoderSettings()) == embedding_fingerprint(EncoderSettings(feature="own")) == before
 
 
 def test_losses_belong_to_one_adapter():

@@ -102,12 +102,12 @@ def _sentence_pieces(directory: Path) -> str:
     """File of a SentencePiece model with the pieces that SigLIP has, trained on a few made-up questions."""
     import sentencepiece
 
-    questions = [
+    sentences = [
         f"what is the {word} {i} say count how many red or blue cats are here" for i, word in enumerate(_LETTERS)
     ]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(questions), model_prefix=str(directory / "spiece"), vocab_size=60, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+        sentence_iterator=iter(sentences), model_prefix=str(directory / "spiece"), vocab_size=60,
+        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
     )  # fmt: skip
     (directory / "spiece.vocab").unlink()
     return str(directory / "spiece.model")

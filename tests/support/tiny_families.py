@@ -201,7 +201,7 @@ def _idefics(text: dict, ids: dict, *, config: Any, model: Any, images: Any, pro
         image_token="<image>", fake_image_token="<fake_token_around_image>", image_seq_len=4,
         global_image_tag="<global-img>", global_image_token="<global-img>",
     )  # fmt: skip
-    own = images(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    own = images(size={"longest_edge": 128}, max_image_size={"longest_edge": 32})
     return model(made), own, _official(processor, reference)
 
 

@@ -111,6 +111,23 @@ def compare(
         say(as_text(found, hours) + (f"\nwrote {page}" if page else ""))
 
 
+@app.command(epilog="Examples: vsel plan;  vsel plan scalselect_15 --json")
+def plan(
+    recipes: Annotated[list[str] | None, typer.Argument(help="Recipes; none: all.")] = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+    json: JsonOption = False,
+) -> None:
+    """Say what each signal runs of its model for one row: layers, tokens, logits, operations, bytes."""
+    from vsel_platform.pipeline.row_costs import row_costs, to_dict, to_text
+
+    ctx = open_context(project)
+    row, costs = row_costs(ctx, list(recipes or ctx.project.recipes))
+    if json:
+        print_json(to_dict(row, costs))
+    else:
+        say(to_text(row, costs))
+
+
 @app.command(epilog="Example: vsel methods")
 def methods(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -> None:
     """List the methods that a recipe can name, and the parts that it can exchange."""

@@ -34,7 +34,7 @@ Tokens = list[int]
 @dataclass(frozen=True, slots=True)
 class Pooling:
     """How a text becomes a vector: the feature, its longest text [tokens], whether vectors get length 1, and whether
-    the model sees every text padded to the longest, without a mask."""
+    every text is padded to the longest and the model sees the padding like text."""
 
     feature: Literal["cls", "mean", "joint"]
     max_tokens: int = MOST_TOKENS
@@ -119,9 +119,7 @@ class HuggingFaceTextEncoder:
 
     def _pooled(self, ids: "torch.Tensor", present: "torch.Tensor") -> "torch.Tensor":
         """Vectors float32 [n, dimension] of token ids [n, tokens] where `present` tells tokens from padding."""
-        inputs = {"input_ids": ids}
-        if not self.pooling.full_length:
-            inputs["attention_mask"] = present.long()
+        inputs = {"input_ids": ids, "attention_mask": present.long()}
         if self.pooling.feature == "joint":
             joint: torch.Tensor = self._model.get_text_features(**inputs).pooler_output.float()
             return joint

@@ -19,7 +19,7 @@ def load_vlm(settings: VlmSettings, device: str, adapter_dir: str | None = None)
     `settings.model` is a hub id, a directory, or `embedded:demo`. Raises UnsafeCheckpointError for weights that are
     not safetensors, ModelError if the checkpoint is of no known family, ConfigError for an unknown template or device.
     """
-    family = None if settings.model.startswith(EMBEDDED) else _model_type(settings)
+    family = "llava" if settings.model.startswith(EMBEDDED) else str(load_config(settings).model_type)
     if family not in FAMILIES:
         return load_llava(settings, device, adapter_dir)
     if adapter_dir is not None:
@@ -29,12 +29,22 @@ def load_vlm(settings: VlmSettings, device: str, adapter_dir: str | None = None)
     return _load_family(settings, family, resolve_device(device))
 
 
-def _model_type(settings: VlmSettings) -> str:
+def load_config(settings: VlmSettings) -> Any:
+    """Configuration of the model that the settings name; no weights are loaded. Raises ModelError if it is not there.
+
+    The embedded models have a tower that is registered with them.
+    """
     import transformers
 
+    if settings.model.startswith(EMBEDDED):
+        from vsel_platform.demo.tower import register_tower
+        from vsel_platform.demo.vlm import embedded_directory
+
+        register_tower()
+        return transformers.AutoConfig.from_pretrained(embedded_directory(settings.model), trust_remote_code=False)
     directory = resolve_checkpoint(settings.model, settings.revision)
     try:
-        return str(transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False).model_type)
+        return transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"vlm.model: {settings.model!r} cannot be loaded: {error}") from error
 

@@ -23,6 +23,7 @@ from vsel_platform.selection.stable_hash import stable_uniform
 _SMALLEST_UNIFORM = 2.0**-54
 # Rows that a place is chosen from where a group is thinned.
 ROWS_PER_PLACE = 4
+ROWS_PER_BLOCK = 8192
 
 
 def top(signals: Signals, picking: Picking, options: Options) -> Indices:
@@ -164,7 +165,10 @@ def _vectors_of(
     index, matrix = signals.vectors(options.space)
     places = index[picking.members]
     has = places >= 0
-    return picking.members[has], normalise_rows(matrix[places[has]]), picking.members[~has]
+    unit = matrix[places[has]]
+    for start in range(0, len(unit), ROWS_PER_BLOCK):
+        unit[start : start + ROWS_PER_BLOCK] = normalise_rows(unit[start : start + ROWS_PER_BLOCK])
+    return picking.members[has], unit, picking.members[~has]
 
 
 def _places(known: Indices, rest: Indices, picking: Picking) -> int:

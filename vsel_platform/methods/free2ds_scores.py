@@ -1,5 +1,6 @@
 """Free2DS as scores: from two models' attention maps and the embeddings of the questions."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from vsel_platform.tables import Column
 # Losses of digits in float32 attention and embeddings must not decide ranks.
 DECIMALS = 6
 TEXTS_PER_CLUSTER = 20
+ROWS_PER_BLOCK = 4096
 RELEASED_CLUSTERS = 1000
 SEED = 42
 
@@ -104,11 +106,20 @@ def ious(first: AttentionTops, second: AttentionTops) -> Floats:
             "give both a common grid (signals.attention_grid in the project file)"
         )
     found = np.full(len(both), np.nan)
-    for i in np.flatnonzero(both).tolist():
-        a, b = first.tops[i], second.tops[i]
-        shared = len(np.intersect1d(a, b, assume_unique=True))
-        found[i] = shared / (len(a) + len(b) - shared)
+    rows = np.flatnonzero(both)
+    for start in range(0, len(rows), ROWS_PER_BLOCK):
+        block = rows[start : start + ROWS_PER_BLOCK]
+        (row_a, a), (row_b, b) = (_flat([looks.tops[i] for i in block.tolist()]) for looks in (first, second))
+        marked = np.zeros((len(block), int(first.n_tokens[block].max())), np.bool_)
+        marked[row_a, a] = True
+        counts = [np.bincount(row, minlength=len(block)) for row in (row_a, row_b, row_b[marked[row_b, b]])]
+        found[block] = counts[2] / (counts[0] + counts[1] - counts[2])
     return found
+
+
+def _flat(lists: Sequence[Indices]) -> tuple[Indices, Indices]:
+    """Number of the list of every value, and the values."""
+    return np.repeat(np.arange(len(lists)), [len(values) for values in lists]), np.concatenate(lists)
 
 
 class DrawOptions(Options):

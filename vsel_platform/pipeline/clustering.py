@@ -26,6 +26,7 @@ CLUSTER_CODE = "clusters-1"
 STAGES = {stage.signal: stage for stage in (embeddings.STAGE, representations.STAGE, hidden_states.STAGE)}
 # The cosine is a float32 figure; what is behind these digits must not decide ranks.
 DECIMALS = 6
+ROWS_PER_BLOCK = 8192
 
 
 def partition(dataset: str, clustering: Clustering) -> dict[str, str]:
@@ -126,7 +127,11 @@ def cluster_rows(index: np.ndarray, matrix: np.ndarray, clustering: Clustering) 
     count = clustering.n_clusters or max(1, math.isqrt(int((index >= 0).sum())))
     fit = fit_kmeans(unit, min(count, len(unit)), seed=clustering.seed)
     centroids = normalise_rows(fit.centroids)
-    cosine = np.einsum("ij,ij->i", unit, centroids[fit.labels], dtype=np.float64).round(DECIMALS)
+    cosine = np.empty(len(unit))
+    for start in range(0, len(unit), ROWS_PER_BLOCK):
+        block = slice(start, start + ROWS_PER_BLOCK)
+        cosine[block] = np.einsum("ij,ij->i", unit[block], centroids[fit.labels[block]], dtype=np.float64)
+    cosine = cosine.round(DECIMALS)
     has = index >= 0
     labels, values = np.full(len(index), -1, np.int64), np.full(len(index), np.nan)
     labels[has], values[has] = fit.labels[index[has]], cosine[index[has]]

@@ -18,6 +18,7 @@ from vsel_platform.storage.pointers import Pointer
 
 # Vectors of these belong to images; those of the others to rows.
 IMAGE_SIGNALS = ("image_embeddings",)
+MOVED_ROWS = 8192
 
 
 class StoreSignals:
@@ -78,11 +79,26 @@ class StoreSignals:
 
     def _vectors(self, signal: str) -> tuple[Indices, NDArray[np.float32]]:
         contents = self._content_ids(signal)
-        ids, matrix = self._ctx.vectors.read(
-            signal, self._fingerprint(signal), sorted({c for c in contents if c is not None}), self._version(signal)
-        )
-        place = {content: i for i, content in enumerate(ids)}
+        place, matrix = self._matrix(signal, {c for c in contents if c is not None})
         return np.array([-1 if c is None else place.get(c, -1) for c in contents], np.int64), matrix
+
+    def _matrix(self, signal: str, wanted: set[str]) -> tuple[dict[str, int], NDArray[np.float32]]:
+        """Places of the ids that have a vector, in their order, and the vectors: no more memory than these need."""
+        ids = sorted(wanted)
+        place = {content: i for i, content in enumerate(ids)}
+        known, matrix = np.zeros(len(ids), np.bool_), np.empty((0, 0), np.float32)
+        for found, vectors in self._ctx.vectors.blocks(signal, self._fingerprint(signal), self._version(signal)):
+            matrix = matrix if matrix.size else np.empty((len(ids), vectors.shape[1]), np.float32)
+            rows = np.array([place.get(content, -1) for content in found], np.int64)
+            matrix[rows[rows >= 0]] = vectors[rows >= 0]
+            known[rows[rows >= 0]] = True
+        if known.all():
+            return place, matrix
+        kept = np.flatnonzero(known)
+        for start in range(0, len(kept), MOVED_ROWS):
+            rows = kept[start : start + MOVED_ROWS]
+            matrix[start : start + len(rows)] = matrix[rows]
+        return {ids[i]: n for n, i in enumerate(kept.tolist())}, matrix[: len(kept)]
 
     def blocks(self, signal: str) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
         """Row numbers and vectors in blocks; rows that share an image come several times."""
@@ -121,10 +137,7 @@ class StoreSignals:
                     own = [text_id(text) for text in question_texts(turns_of(conversation))]
                     rows += [i] * len(own)
                     ids += own
-        found, matrix = self._ctx.vectors.read(
-            "text_embeddings", self._fingerprint("text_embeddings"), sorted(set(ids)), self._version("text_embeddings")
-        )
-        place = {content: number for number, content in enumerate(found)}
+        place, matrix = self._matrix("text_embeddings", set(ids))
         return np.array(rows, np.int64), np.array([place.get(i, -1) for i in ids], np.int64), matrix
 
     def attention_tops(self) -> tuple[AttentionTops, AttentionTops]:
@@ -142,11 +155,15 @@ class StoreSignals:
         tops: list[Indices] = [np.empty(0, np.int64)] * len(self.sample_ids)
         for pointer in pointers:
             table = self._ctx.store.read(pointer, ["sample_id", "n_tokens", "top_tokens", "sharpness"])
-            for row in table.to_pylist():
-                i = self._row.get(row["sample_id"])
-                if i is not None:
-                    n_tokens[i], sharpness[i] = row["n_tokens"], row["sharpness"]
-                    tops[i] = np.array(row["top_tokens"], np.int64)
+            rows = np.array([self._row.get(sample, -1) for sample in table["sample_id"].to_pylist()], np.int64)
+            known = rows >= 0
+            n_tokens[rows[known]] = table["n_tokens"].to_numpy()[known]
+            sharpness[rows[known]] = table["sharpness"].to_numpy()[known]
+            ends = np.cumsum(pc.list_value_length(table["top_tokens"]).to_numpy(), dtype=np.int64)
+            values = pc.list_flatten(table["top_tokens"]).to_numpy().astype(np.int64)
+            for row, part in zip(rows.tolist(), np.split(values, ends[:-1]), strict=True):
+                if row >= 0:
+                    tops[row] = part
         return AttentionTops(n_tokens, tops, sharpness)
 
     def moments(self, signal: str) -> Moments:

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -162,21 +161,20 @@ def chosen(ctx: Context, name: str) -> list[str]:
 
 def report(spent: dict[str, Spent], rows: int) -> bool:
     """Print the table; whether all is well."""
-    shared: Callable[[str], list[str]] = lambda stage: [m for m in METHODS if score_stage(m) == stage]
     print(f"\n{'stage':28}{'seconds':>9}{'GiB':>7}")
     for stage in [MOMENTS, CLUSTERS, PRESEL, *score_names()]:
-        users = shared(stage)
-        print(f"{stage:28}{spent[stage].wall:9.1f}{spent[stage].gib:7.2f}  {', '.join(users)}")
+        users = ", ".join(method for method in METHODS if score_stage(method) == stage)
+        print(f"{stage:28}{spent[stage].wall:9.1f}{spent[stage].gib:7.2f}  {users}")
     print(f"\n{'method':28}{'score':>9}{'select':>9}{'both':>9}{'GiB':>7}")
     for method in ALL:
         before = spent[score_stage(method)] if score_stage(method) else Spent("", 0.0)
         own = spent[method]
         both, gib = before.wall + own.wall, max(before.gib, own.gib)
         print(f"{method:28}{before.wall:9.1f}{own.wall:9.1f}{both:9.1f}{gib:7.2f}")
-    total = sum(one.wall for one in spent.values())
+    total, cpu = (sum(values) for values in zip(*((one.wall, one.cpu) for one in spent.values()), strict=True))
     peak = max(one.gib for one in spent.values())
     print(f"\nall {len(ALL)} selections of {rows:,} rows: {total:,.0f} s (limit {LIMIT_S:,.0f}), peak {peak:.2f} GiB")
-    print(f"(limit {LIMIT_GIB:g}); shared scores and clusters are counted once; {os.cpu_count()} cores")
+    print(f"(limit {LIMIT_GIB:g}); shared scores and clusters count once; {cpu:,.0f} s of {os.cpu_count()} processors")
     return rows < ROWS or (total < LIMIT_S and peak < LIMIT_GIB)
 
 
@@ -197,7 +195,8 @@ def compare(folder: Path, rows: int, only: list[str]) -> int:
     spent: dict[str, Spent] = {}
     for stage in only or stages():
         spent[stage] = measured(folder, rows, stage)
-        print(f"{stage}: {spent[stage].wall:.1f} s ({spent[stage].cpu:.1f} s of processors), {spent[stage].gib:.2f} GiB", flush=True)
+        one = spent[stage]
+        print(f"{stage}: {one.wall:.1f} s ({one.cpu:.1f} s of processors), {one.gib:.2f} GiB", flush=True)
     if only:
         return 0
     problems = measured(folder, rows, CHECK).problems

@@ -32,6 +32,7 @@ from vsel_platform.signals.vision_representations import instruction_places, vis
 
 LAYERS, WIDTH, HEADS, PIXELS, PATCH = 24, 128, 4, 336, 14
 ANSWER_TOKENS = 4
+BATCH_ROWS = 4
 TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-4
 Rows = Sequence[LossRow]
@@ -181,14 +182,16 @@ def released_maps(model: LlavaAdapter, rows: Rows, load: Load) -> list[np.ndarra
 
 
 def our_maps(model: LlavaAdapter, rows: Rows, load: Load) -> list[np.ndarray]:
-    """The same maps, in batches, of every layer only the rows of the queries."""
+    """The same maps: images and beginnings once, of every layer only the rows of the queries."""
     prompts = _prompts(model, rows)
+    names = list(dict.fromkeys(row.images[0] for row in rows))
+    projected = model.project(model.tower_features(np.stack([model.preprocess(load(name)) for name in names])))
+    features = dict(zip(names, projected, strict=True))
     found: list[np.ndarray] = []
-    for start in range(0, len(rows), 4):
-        part = slice(start, start + 4)
-        pixels = np.stack([model.preprocess(load(row.images[0])) for row in rows[part]])
-        features = model.project(model.tower_features(pixels))
-        answers = model.generate(prompts[part], [[feature] for feature in features], max_tokens=ANSWER_TOKENS)
+    for start in range(0, len(rows), BATCH_ROWS):
+        part = slice(start, start + BATCH_ROWS)
+        shown = [[features[row.images[0]]] for row in rows[part]]
+        answers = model.generate(prompts[part], shown, max_tokens=ANSWER_TOKENS)
         found += [relative_maps(answer.attention) for answer in answers]
     return found
 

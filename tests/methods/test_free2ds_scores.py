@@ -28,6 +28,7 @@ from vsel_platform.methods.free2ds_scores import (
     free2ds_released,
     ious,
     released_softmax_draw,
+    trained_on,
 )
 from vsel_platform.methods.registry import composition
 from vsel_platform.methods.text_clusters import cluster_texts
@@ -90,6 +91,24 @@ def test_overlap_is_intersection_over_union_and_missing_without_both_maps():
     np.testing.assert_array_equal(ious(second, first), ious(first, second))
     assert ious(tops([{0}]), tops([{5}])).tolist() == [0]
     assert len(ious(tops([]), tops([]))) == 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(*[st.none() | st.sets(st.integers(0, TOKENS - 1), min_size=1)] * 2), max_size=9))
+def test_overlap_of_many_rows_is_that_of_each(pairs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(free2ds_scores, "ROWS_PER_BLOCK", 4)
+        found = ious(tops([a for a, _ in pairs]), tops([b for _, b in pairs]))
+    expected = [np.nan if a is None or b is None else len(a & b) / len(a | b) for a, b in pairs]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("n_turns", [500, 513, 700])
+def test_the_turns_trained_on_are_those_that_faiss_draws(n_turns):
+    vectors = np.random.default_rng(n_turns).normal(size=(n_turns, 4)).astype(np.float32)
+    drawn = trained_on(n_turns, 2)
+    assert len(drawn) == min(n_turns, 512)
+    np.testing.assert_array_equal(released_centroids(vectors[drawn], 2), released_centroids(vectors, 2))
 
 
 def test_maps_of_different_lengths_are_refused_unless_one_is_missing():

@@ -44,6 +44,11 @@ def tensors(rows=3, heads=4, key_heads=4, n_query=9, n_tokens=9, size=8, seed=0)
     return query, torch.randn(rows, key_heads, n_tokens, size, generator=generator)
 
 
+def seen(queries, valid):
+    """Which tokens each query sees: valid ones [rows, tokens] up to itself."""
+    return valid[:, None] & (torch.arange(valid.shape[1]) <= queries[..., None])
+
+
 QUERIES = places([8], [2, 5, 7], [0, 1, 2, 3, 4])
 KEYS = places([0, 3, 1], [4], [])
 
@@ -128,7 +133,7 @@ def test_tokens_that_are_not_valid_are_as_if_they_were_not_there(monkeypatch, ke
     valid = torch.ones(2, 9, dtype=torch.bool)
     valid[0, [3, 4, 5]] = False
     queries, keys = places([8, 6], [8, 6]), places([0, 2, 4, 7], [0, 2, 4, 7])
-    found = attention_mass(query, key, queries, keys, valid=valid)
+    found = attention_mass(query, key, queries, keys, allowed=seen(queries, valid))
     kept = [0, 1, 2, 6, 7, 8]
     alone = attention_mass(query[:1, :, kept], key[:1, :, kept], places([5, 3]), places([0, 2, 4]))
     np.testing.assert_allclose(found[0, [0, 1, 3]], alone[0], atol=1e-6)
@@ -136,10 +141,35 @@ def test_tokens_that_are_not_valid_are_as_if_they_were_not_there(monkeypatch, ke
     np.testing.assert_allclose(found[1:], eager_mass(query[1:], key[1:], queries[1:], keys[1:]), atol=1e-6)
 
 
+@pytest.mark.parametrize("elements", [1, attention.BLOCK_ELEMENTS])
+def test_queries_one_by_one_have_the_mean_that_they_have_together(monkeypatch, elements):
+    monkeypatch.setattr(attention, "BLOCK_ELEMENTS", elements)
+    query, key = tensors(key_heads=2)
+    single = attention_mass(query, key, QUERIES, KEYS, each_query=True)
+    assert single.shape == (3, 5, 3)
+    together = attention_mass(query, key, QUERIES, KEYS)
+    count = (QUERIES >= 0).sum(dim=1)
+    np.testing.assert_allclose(single.sum(dim=1) / count[:, None], together, atol=1e-6)
+    assert (single[0, 1:] == 0).all()  # padding of queries
+
+
+def test_queries_may_see_different_tokens():
+    query, key = tensors(rows=1)
+    queries, everything = places([7, 8]), places(list(range(9)))
+    allowed = torch.zeros(1, 2, 9, dtype=torch.bool)
+    allowed[0, 0, [0, 1, 7]] = allowed[0, 1, [0, 1, 2, 8]] = True
+    found = attention_mass(query, key, queries, everything, allowed=allowed, each_query=True)
+    for number, own in enumerate(([0, 1, 7], [0, 1, 2, 8])):
+        alone = attention_mass(query[:, :, own], key[:, :, own], places([len(own) - 1]), places(range(len(own))))
+        np.testing.assert_allclose(found[0, number, own], alone[0], atol=1e-6)
+        assert found[0, number].sum() == pytest.approx(1, abs=1e-5)
+
+
 def test_a_row_with_fewer_queries_and_hidden_tokens_is_finite():
     query, key = tensors(rows=2)
     valid = torch.tensor([[True] * 4 + [False] * 5, [True] * 9])
-    found = attention_mass(query, key, places([3], [2, 8]), places([0, 3], [8, 1]), valid=valid)
+    queries = places([3], [2, 8])
+    found = attention_mass(query, key, queries, places([0, 3], [8, 1]), allowed=seen(queries, valid))
     assert torch.isfinite(found).all()
     np.testing.assert_allclose(found, eager_mass(query, key, places([3], [2, 8]), places([0, 3], [8, 1])), atol=1e-6)
 
@@ -152,7 +182,7 @@ def test_the_attention_of_a_query_is_shared_among_the_valid_tokens_before_it(cas
     valid = torch.tensor([[i not in hidden for i in range(n_tokens)]] * 2)
     valid[:, 0] = True
     everything = torch.arange(n_tokens).expand(2, -1)
-    found = attention_mass(query, key, queries, everything, valid=valid)
+    found = attention_mass(query, key, queries, everything, allowed=seen(queries, valid))
     assert (found[~valid] == 0).all()
     has_queries = (queries >= 0).any(dim=1) if queries.shape[1] else torch.zeros(2, dtype=torch.bool)
     np.testing.assert_allclose(found.sum(dim=1), has_queries.float(), atol=1e-5)

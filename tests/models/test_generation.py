@@ -1,6 +1,7 @@
 """Greedy answers and their attention, against `generate` of transformers with whole maps, one row at a time."""
 
 import copy
+import dataclasses
 from functools import cache
 
 import numpy as np
@@ -184,3 +185,69 @@ def test_the_model_is_left_as_it_was():
     before = config._attn_implementation
     generated(["short"])
     assert config._attn_implementation == before
+
+
+SAME = {f"question {i}": f"<image>\n{text}" for i, text in enumerate(("What?", "Where is the dog?", "Why? Why?"))}
+
+
+@pytest.fixture
+def _same_image(monkeypatch):
+    """Three questions about one picture, one about it behind other words, and another picture between them."""
+    own = {name: (text, ["image0"]) for name, text in SAME.items()}
+    own |= {"behind": ("Where is it?\n<image>", ["image0"]), "again": ("<image>\nWhat?", ["image0"])}
+    for name, value in own.items():
+        monkeypatch.setitem(QUESTIONS, name, value)
+
+
+@pytest.mark.usefixtures("_same_image")
+def test_prompts_of_the_same_image_share_their_beginning_and_answer_as_each_alone(monkeypatch):
+    names = ("question 0", "long", "question 1", "behind", "question 2", "again", "text")
+    widths = []
+    inputs = ADAPTER.packed_inputs
+    monkeypatch.setattr(
+        ADAPTER, "packed_inputs", lambda groups, shown: widths.append([len(g) for g in groups]) or inputs(groups, shown)
+    )
+    answers = generated(names)
+    assert widths == [[4, 1, 1, 1]]
+    for name, answer in zip(names, answers, strict=True):
+        assert_same(answer, *expected(name))
+    assert answers[0].token_ids.tolist() == answers[5].token_ids.tolist()  # the very same question twice
+
+
+@pytest.mark.usefixtures("_same_image")
+def test_branches_that_end_early_disturb_no_other():
+    names = tuple(SAME)
+    end = int(expected("question 1")[0][2])
+    for name, answer in zip(names, generated(names, end=end), strict=True):
+        assert_same(answer, *expected(name, end=end))
+
+
+@pytest.mark.usefixtures("_same_image")
+def test_models_that_count_positions_in_three_ways_share_beginnings_too():
+    from tiny_families import picture as family_picture
+    from tiny_families import tiny_family
+
+    from vsel_platform.models.vlm import ShownImage
+
+    adapter = tiny_family("qwen3_vl").adapter()
+    image = adapter.preprocess(family_picture("p"))
+    (feature,) = adapter.features([image])
+    shown = [ShownImage(len(feature), image.layout)]
+    asked = [adapter.render_prompt([("user", text)], 1, shown) for text in SAME.values()]
+    together = adapter.generate(asked, [[feature]] * len(asked), max_tokens=4)
+    for prompt, answer in zip(asked, together, strict=True):
+        (alone,) = adapter.generate([prompt], [[feature]], max_tokens=4)
+        assert_same(answer, alone.token_ids, alone.attention)
+
+
+def test_a_group_is_no_longer_than_its_attention_mask_may_be(monkeypatch):
+    from vsel_platform.models import generation
+
+    asked = prompts(ADAPTER, ("short",)) * 3
+    seen = [ADAPTER.image_places(prompt) for prompt in asked]
+    longer = [dataclasses.replace(p, input_ids=np.append(p.input_ids, [i] * 5)) for i, p in enumerate(asked)]
+    assert generation.prompt_groups(["a"] * 3, longer, seen) == [[0, 1, 2]]
+    monkeypatch.setattr(generation, "GROUP_TOKENS", len(asked[0]) + 10)
+    assert generation.prompt_groups(["a"] * 3, longer, seen) == [[0, 1], [2]]
+    assert generation.prompt_groups(["a", "b", "a"], longer, seen) == [[0, 2], [1]]
+    assert generation.prompt_groups(["", "", ""], longer, seen) == [[0], [1], [2]]

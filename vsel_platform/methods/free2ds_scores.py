@@ -1,7 +1,7 @@
 """Free2DS as scores: from two models' attention maps and the embeddings of the questions."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,6 +33,8 @@ DECIMALS = 6
 TEXTS_PER_CLUSTER = 20
 ROWS_PER_BLOCK = 4096
 RELEASED_CLUSTERS = 1000
+# The default of faiss.Kmeans, max_points_per_centroid.
+RELEASED_ROWS_PER_CLUSTER = 256
 SEED = 42
 
 
@@ -82,15 +84,31 @@ def free2ds_released(signals: Signals, options: ReleasedScoreOptions) -> ScoreTa
     text = np.full(len(iou), np.nan)
     if len(matrix):
         known = vector_of_turn >= 0
-        turns = np.ascontiguousarray(matrix[vector_of_turn[known]])
-        centroids = released_centroids(turns, min(RELEASED_CLUSTERS, len(turns)))
-        distances = assign_to_centroids(turns, centroids)[1]
+        turns = vector_of_turn[known]
+        n_clusters = min(RELEASED_CLUSTERS, len(turns))
+        centroids = released_centroids(matrix[turns[trained_on(len(turns), n_clusters)]], n_clusters)
+        blocks = (turns[start : start + ROWS_PER_BLOCK] for start in range(0, len(turns), ROWS_PER_BLOCK))
+        distances = np.concatenate([assign_to_centroids(matrix[block], centroids)[1] for block in blocks])
         with np.errstate(invalid="ignore"):
             similarity = 1.0 - distances / distances.max()
         text = row_means(similarity.astype(np.float64), row_of_turn[known], len(iou))
     found = released_joint_scores(iou, text, options.alpha)
     columns = {"iou": iou, "text_distance": 1 - text, "image_score": found.iou, "text_score": found.text}
     return ScoreTable(found.combined, columns)
+
+
+def trained_on(n_turns: int, n_clusters: int) -> Indices:
+    """Turns that faiss.Kmeans draws to train on with the released settings, int64: each turn is a point, so a question
+    that is asked often counts often, and the vectors of all turns need not be held at once."""
+    import faiss
+
+    size = n_clusters * RELEASED_ROWS_PER_CLUSTER
+    if n_turns <= size:
+        return np.arange(n_turns)
+    library: Any = faiss
+    drawn = np.empty(n_turns, np.int32)
+    library.rand_perm(library.swig_ptr(drawn), n_turns, SEED)
+    return drawn[:size].astype(np.int64)
 
 
 def ious(first: AttentionTops, second: AttentionTops) -> Floats:

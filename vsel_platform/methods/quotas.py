@@ -79,7 +79,7 @@ def coincide(signals: Signals, scores: Floats, options: CoincideOptions) -> Grou
     centroids = np.array([normalise_rows(matrix[index[rows]]).sum(axis=0, dtype=np.float64) for rows in members])
     centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
     transfer = (centroids @ centroids.sum(axis=0) - 1.0) / max(1, len(members) - 1)
-    first = [normalise_rows(matrix[index[rows[:DENSITY_ROWS]]]) for rows in members]
+    first = (normalise_rows(matrix[index[rows[:DENSITY_ROWS]]]) for rows in members)
     density = np.array([_density(unit, options.bandwidth) for unit in first])
     # What is behind these digits is rounding and must not decide a place.
     exponent = (transfer / np.maximum(density, 1e-12) / options.temperature).round(9)

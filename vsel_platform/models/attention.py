@@ -25,20 +25,23 @@ class AttentionRecorder:
 
     layers: numbers of decoder layers, from 0. queries, keys: int64 [rows, n], places of tokens in their row, -1 for
     padding. mass: per layer float32 [rows, keys], the mean over heads and queries of the attention that each key
-    gets (0 for a row without queries). valid: bool [rows, tokens], tokens that are no padding; None if all padding
-    stands behind the queries.
+    gets (0 for a row without queries), or with `each_query` [rows, n queries, keys]. allowed: bool [rows, n queries,
+    tokens], which tokens each query sees; None for all up to itself.
     """
 
     layers: frozenset[int]
     queries: "torch.Tensor"
     keys: "torch.Tensor"
     mass: "dict[int, torch.Tensor]" = field(default_factory=dict)
-    valid: "torch.Tensor | None" = None
+    allowed: "torch.Tensor | None" = None
+    each_query: bool = False
 
     def record(self, layer: int, query: "torch.Tensor", key: "torch.Tensor", scaling: float | None) -> None:
         """Take the rows of one layer, given its queries and keys [rows, heads, tokens, head size]."""
         if layer in self.layers:
-            self.mass[layer] = attention_mass(query, key, self.queries, self.keys, scaling, self.valid)
+            self.mass[layer] = attention_mass(
+                query, key, self.queries, self.keys, scaling, allowed=self.allowed, each_query=self.each_query
+            )
 
 
 _ACTIVE: list[AttentionRecorder] = []
@@ -67,13 +70,16 @@ def attention_mass(
     queries: "torch.Tensor",
     keys: "torch.Tensor",
     scaling: float | None = None,
-    valid: "torch.Tensor | None" = None,
+    *,
+    allowed: "torch.Tensor | None" = None,
+    each_query: bool = False,
 ) -> "torch.Tensor":
     """Mean over heads and queries of causal softmax attention, float32 [rows, n_keys].
 
     `query` [rows, heads, q, size] are the last q of the tokens of `key` [rows, key heads, tokens, size]; `queries`
-    and `keys` are places among those tokens, int64, -1 for padding (padding of `keys` gives 0). Tokens that are not
-    `valid`, bool [rows, tokens], are seen by no query.
+    and `keys` are places among those tokens, int64, -1 for padding (padding gives 0). `allowed`, bool [rows,
+    n_queries, tokens], says which tokens each query sees where that is not all up to itself. `each_query`: the mean
+    over heads alone, float32 [rows, n_queries, n_keys].
     """
     import torch
 
@@ -81,6 +87,7 @@ def attention_mass(
     key_heads, n_tokens = key.shape[1], key.shape[2]
     scaling = size**-0.5 if scaling is None else scaling
     transposed = key.float().transpose(2, 3)
+    single: list[torch.Tensor] = []
     total = torch.zeros(rows, n_tokens, device=query.device)
     block = max(1, BLOCK_ELEMENTS // max(1, rows * heads * n_tokens))
     place = torch.arange(n_tokens, device=query.device)
@@ -91,11 +98,16 @@ def attention_mass(
         chosen = query.gather(2, index).float() * scaling
         # Heads that share keys are multiplied with them together.
         scores = (chosen.reshape(rows, key_heads, -1, size) @ transposed).view(rows, heads, -1, n_tokens)
-        unseen = place > where[:, None, :, None]
-        if valid is not None:
-            unseen = unseen | ~valid[:, None, None, :]
+        unseen = place > where[:, None, :, None] if allowed is None else ~allowed[:, None, start : start + block]
         weights = scores.masked_fill_(unseen & known[:, None, :, None], float("-inf")).softmax(dim=-1)
-        total += (weights.sum(dim=1) * known[:, :, None]).sum(dim=1)
+        of_queries = weights.sum(dim=1) * known[:, :, None]
+        if each_query:
+            wanted = keys.clamp(min=0)[:, None].expand(-1, where.shape[1], -1)
+            single.append((of_queries / heads).gather(2, wanted).masked_fill(keys[:, None] < 0, 0.0))
+        else:
+            total += of_queries.sum(dim=1)
+    if each_query:
+        return torch.cat(single, dim=1)
     count = (queries >= 0).sum(dim=1, keepdim=True).clamp(min=1)
     found = (total / (count * heads)).gather(1, keys.clamp(min=0))
     return found.masked_fill(keys < 0, 0.0)

@@ -90,7 +90,7 @@ def _tiles(config: Any, height: int, width: int, size: int) -> int:
     if points is None:
         # Idefics3 and SmolVLM scale the longer side to LONG_SIDE tiles, whatever the picture's size.
         return LONG_SIDE * math.ceil(LONG_SIDE * min(height, width) / max(height, width))
-    most = max(a * b // size**2 for a, b in points)
+    most = max(int(a) * int(b) // size**2 for a, b in points)
     return min(most, max(1, math.ceil(height / size) * math.ceil(width / size)))
 
 

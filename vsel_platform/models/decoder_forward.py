@@ -40,6 +40,17 @@ class DecoderForward:
         Groups of rows are packed (`models.packing`) and padded on the right. Without branches no attention mask is
         needed: attention is causal, so no token of a row sees the padding behind it.
         """
+        batch, inputs = self.packed_inputs(groups, images)
+        states = self.decoder(use_cache=False, **inputs).last_hidden_state
+        row_of = np.repeat(np.arange(len(batch)), [len(packed.targets) for packed in batch])
+        before = np.concatenate([packed.before for packed in batch])
+        targets = np.concatenate([packed.input_ids[packed.targets] for packed in batch])
+        return states[self._tensor(row_of), self._tensor(before)], self._tensor(targets)
+
+    def packed_inputs(
+        self, groups: Sequence[Sequence[RenderedRow]], images: Sequence[Sequence["torch.Tensor"]]
+    ) -> "tuple[list[PackedRows], dict[str, Any]]":
+        """Groups of rows that share a beginning and their images, packed, and the decoder's arguments for them."""
         import torch
 
         batch = [pack(rows, self._image_token_id) for rows in groups]
@@ -47,15 +58,9 @@ class DecoderForward:
         inputs = self._inputs(batch, images, length)
         if any(packed.branch.any() for packed in batch):
             hidden = torch.from_numpy(~attention_mask(batch, length)).to(self.device)
-            lowest = torch.finfo(self.model.dtype).min
-            inputs["attention_mask"] = torch.zeros(
-                hidden.shape, dtype=self.model.dtype, device=self.device
-            ).masked_fill_(hidden, lowest)[:, None]
-        states = self.decoder(use_cache=False, **inputs).last_hidden_state
-        row_of = np.repeat(np.arange(len(batch)), [len(packed.targets) for packed in batch])
-        before = np.concatenate([packed.before for packed in batch])
-        targets = np.concatenate([packed.input_ids[packed.targets] for packed in batch])
-        return states[self._tensor(row_of), self._tensor(before)], self._tensor(targets)
+            zeros = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.device)
+            inputs["attention_mask"] = zeros.masked_fill_(hidden, torch.finfo(self.model.dtype).min)[:, None]
+        return batch, inputs
 
     @property
     def decoder(self) -> Any:
@@ -75,11 +80,15 @@ class DecoderForward:
         batch = [pack([row], self._image_token_id) for row in rows]
         return self._inputs(batch, images, max(len(packed) for packed in batch))
 
-    def following_positions(self, rows: Sequence[RenderedRow]) -> "torch.Tensor":
-        """Position int64 [rows, 1] of the token behind each row, or [3, rows, 1] for models that count so."""
-        behind = [len(row) if row.positions is None else int(row.positions.max()) + 1 for row in rows]
-        positions = self._tensor(np.array(behind, np.int64))[:, None]
-        return positions if rows[0].positions is None else positions.expand(3, -1, -1)
+    def following_positions(self, groups: Sequence[Sequence[RenderedRow]]) -> "torch.Tensor":
+        """Position int64 [groups, rows] of the token behind each row, or [3, groups, rows] for models that count so;
+        padded with 0."""
+        behind = np.zeros((len(groups), max(map(len, groups))), np.int64)
+        for i, rows in enumerate(groups):
+            ends = [len(row) if row.positions is None else int(row.positions.max()) + 1 for row in rows]
+            behind[i, : len(rows)] = ends
+        positions = self._tensor(behind)
+        return positions if groups[0][0].positions is None else positions.expand(3, -1, -1)
 
     def token_embeddings(self, ids: "torch.Tensor") -> "torch.Tensor":
         """Embeddings [n, model width] of token ids [n]."""

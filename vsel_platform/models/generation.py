@@ -1,18 +1,23 @@
 """Greedy answers, and where the model looks while it gives each token."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.models.attention import AttentionRecorder, recording
+from vsel_platform.models.packing import common_prefix, packed_length
 from vsel_platform.models.vlm import GeneratedAnswer, RenderedRow, padded_places
 
 if TYPE_CHECKING:
     import torch
 
     from vsel_platform.models.decoder_forward import DecoderForward
+
+GROUP_TOKENS = 2048
+"""Largest group of prompts that share their images [tokens]: its attention mask has the square of it."""
 
 
 def generate_with_attention(
@@ -25,55 +30,119 @@ def generate_with_attention(
 ) -> list[GeneratedAnswer]:
     """Answers of a batch of prompts (Free2DS, specification C1.3), at most `max_tokens` tokens each.
 
-    Prompts are padded on the right: a prompt's tokens see nothing behind them, and the generated tokens, which are
-    cached behind the padding, are kept from seeing it. Of every layer's attention only the last query's row is made.
+    Prompts with the same images (the same tensors) pass through the model as branches behind the beginning that they
+    share (`models.packing`). Of every layer's attention only the last query's row of each prompt is made.
+    """
+    import torch
+
+    groups = prompt_groups(
+        [[(image.data_ptr(), *image.shape) for image in own] for own in images],
+        prompts,
+        [model.image_places(prompt) for prompt in prompts],
+    )
+    with torch.inference_mode():
+        found = _answers(_Generation(model, groups, prompts, images), end_token, max_tokens)
+    return [found[i] for i in range(len(prompts))]
+
+
+def prompt_groups(
+    keys: Sequence[Sequence[Any]], prompts: Sequence[RenderedRow], image_places: Sequence[NDArray[np.int64]]
+) -> list[list[int]]:
+    """Numbers of prompts that can share their beginning: the same images (`keys`), all of them in the beginning that
+    they share, and together not longer than GROUP_TOKENS. In the order of their first prompts."""
+    groups: list[list[int]] = []
+    by_key: dict[tuple[Any, ...], list[list[int]]] = {}
+
+    def fits(rows: list[int]) -> bool:
+        own = [prompts[j] for j in rows]
+        last = max(int(image_places[j].max(initial=-1)) for j in rows)
+        return common_prefix(own) > last and packed_length(own) <= GROUP_TOKENS
+
+    for i, key in enumerate(keys):
+        known = by_key.setdefault(tuple(key), [])
+        group = next((group for group in known if fits([*group, i])), None) if key else None
+        if group is None:
+            known.append([i])
+            groups.append(known[-1])
+        else:
+            group.append(i)
+    return groups
+
+
+@dataclass(frozen=True)
+class _Generation:
+    """Groups of prompts on their way through a model."""
+
+    model: "DecoderForward"
+    groups: list[list[int]]
+    prompts: Sequence[RenderedRow]
+    images: "Sequence[Sequence[torch.Tensor]]"
+
+    @property
+    def rows(self) -> list[list[RenderedRow]]:
+        """The prompts of every group."""
+        return [[self.prompts[i] for i in group] for group in self.groups]
+
+
+def _answers(run: _Generation, end_token: int, max_tokens: int) -> dict[int, GeneratedAnswer]:
+    """Answers by number of the prompt.
+
+    A prompt of a group sees the group's beginning (branch 0) and its own branch; a generated token joins the branch of
+    its prompt, behind whatever pads the groups, and sees the same.
     """
     import torch
     from transformers import DynamicCache
 
-    decoder = model.decoder
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
-    keys = torch.from_numpy(padded_places([model.image_places(p) for p in prompts])).to(model.device)
+    model, decoder = run.model, run.model.decoder
+    batch, inputs = model.packed_inputs(run.rows, [run.images[group[0]] for group in run.groups])
+    width = inputs["inputs_embeds"].shape[1]
+    last = torch.from_numpy(padded_places([packed.last for packed in batch])).to(model.device)
+    places = [model.image_places(run.prompts[group[0]]) for group in run.groups]
+    keys = torch.from_numpy(padded_places(places)).to(model.device)
+    own = torch.arange(1, last.shape[1] + 1, device=model.device)
+    branch = torch.full((len(batch), width), -1, device=model.device)
+    for i, packed in enumerate(batch):
+        branch[i, : len(packed)] = torch.from_numpy(packed.branch)
+    seen = _visible(branch, own) & (torch.arange(width, device=model.device) <= last[..., None])
+    following, known = model.following_positions(run.rows), last >= 0
     # Whole layers even for a decoder with a sliding window: padding must not push tokens out of it.
     cache = DynamicCache()
-    rows = torch.arange(len(prompts), device=model.device)
-    with torch.inference_mode():
-        inputs: dict[str, Any] = model.decoder_inputs(prompts, images)
-        following = model.following_positions(prompts)
-        width = inputs["inputs_embeds"].shape[1]
-        place, query, valid = (lengths - 1)[:, None], lengths - 1, None
-        tokens, looks = [], []
-        for step in range(max_tokens):
-            recorder = AttentionRecorder(frozenset(range(len(decoder.layers))), place, keys, valid=valid)
-            with recording(decoder.config, recorder):
-                states = decoder(use_cache=True, past_key_values=cache, **inputs).last_hidden_state
-            looks.append(torch.stack(list(recorder.mass.values())).mean(dim=0))
-            tokens.append(model.logits(states[rows, query]).argmax(dim=-1))
-            if all((torch.stack(tokens) == end_token).any(dim=0).tolist()):
-                break
-            total = width + step + 1
-            seen = torch.arange(total, device=model.device)
-            valid = (seen < lengths[:, None]) | (seen >= width)
-            lowest = torch.finfo(model.model.dtype).min
-            hidden = torch.zeros(valid.shape, dtype=model.model.dtype, device=model.device).masked_fill(~valid, lowest)
-            inputs = {
-                "inputs_embeds": model.token_embeddings(tokens[-1])[:, None],
-                "attention_mask": hidden[:, None, None],
-                "position_ids": following + step,
-            }
-            place, query = torch.full_like(lengths, total - 1)[:, None], torch.zeros_like(lengths)
-    return _answers(
-        torch.stack(tokens, dim=1).cpu().numpy(), torch.stack(looks, dim=1).cpu().numpy(), end_token, keys.cpu().numpy()
-    )
+    query, tokens, looks = last, [], []
+    for step in range(max_tokens):
+        recorder = AttentionRecorder(frozenset(range(len(decoder.layers))), query, keys, allowed=seen, each_query=True)
+        with recording(decoder.config, recorder):
+            states = decoder(use_cache=True, past_key_values=cache, **inputs).last_hidden_state
+        looks.append(torch.stack(list(recorder.mass.values())).mean(dim=0))
+        if step == 0:
+            states = states[torch.arange(len(batch), device=model.device)[:, None], last.clamp(min=0)]
+        tokens.append(model.logits(states).argmax(dim=-1))
+        if bool(((torch.stack(tokens) == end_token).any(dim=0) | ~known).all()):
+            break
+        branch = torch.cat([branch, own.expand(len(batch), -1)], dim=1)
+        seen = _visible(branch, own)
+        hidden = torch.zeros(seen.shape, dtype=model.model.dtype, device=model.device)
+        inputs = {
+            "inputs_embeds": model.token_embeddings(tokens[-1]),
+            "attention_mask": hidden.masked_fill_(~seen, torch.finfo(model.model.dtype).min)[:, None],
+            "position_ids": following + step,
+        }
+        query = (width + step * len(own) + own - 1).expand(len(batch), -1).masked_fill(~known, -1)
+    ids = torch.stack(tokens, dim=-1).cpu().numpy()
+    attention = torch.stack(looks, dim=2).cpu().numpy()
+    return {
+        i: _answer(ids[b, g], attention[b, g, :, : len(places[b])], end_token)
+        for b, group in enumerate(run.groups)
+        for g, i in enumerate(group)
+    }
 
 
-def _answers(
-    tokens: NDArray[np.int64], attention: NDArray[np.float32], end_token: int, keys: NDArray[np.int64]
-) -> list[GeneratedAnswer]:
-    """Rows of `tokens` [rows, steps] and `attention` [rows, steps, P], each up to its own end token."""
-    answers = []
-    for own, look, places in zip(tokens, attention, keys, strict=True):
-        ends = np.flatnonzero(own == end_token)
-        count = int(ends[0]) + 1 if len(ends) else len(own)
-        answers.append(GeneratedAnswer(own[:count], look[:count, : int((places >= 0).sum())]))
-    return answers
+def _visible(branch: "torch.Tensor", own: "torch.Tensor") -> "torch.Tensor":
+    """Which tokens a branch sees, bool [groups, branches, tokens], given the branch of every token [groups, tokens]."""
+    return (branch[:, None] == 0) | (branch[:, None] == own[None, :, None])
+
+
+def _answer(tokens: NDArray[np.int64], attention: NDArray[np.float32], end_token: int) -> GeneratedAnswer:
+    """`tokens` [steps] and `attention` [steps, P] up to the end token."""
+    ends = np.flatnonzero(tokens == end_token)
+    count = int(ends[0]) + 1 if len(ends) else len(tokens)
+    return GeneratedAnswer(tokens[:count], attention[:count])

@@ -23,6 +23,7 @@ class PackedRows:
     input_ids, branch: int64 [n]; branch 0 is the common prefix, branch i the rest of row i - 1.
     positions: int64 [n], or [3, n] of rows that count so.
     feature: int64 [n], for an image token its number among the image tokens of its row, else -1.
+    last: int64 [rows], the place of each row's last token.
     targets, before: int64 [targets], row by row, the place of each target and of the token that predicts it.
     """
 
@@ -30,6 +31,7 @@ class PackedRows:
     positions: Indices
     branch: Indices
     feature: Indices
+    last: Indices
     targets: Indices
     before: Indices
 
@@ -56,7 +58,7 @@ def pack(rows: Sequence[RenderedRow], image_token_id: int) -> PackedRows:
     """Pack the rows of one group (at least one)."""
     prefix = common_prefix(rows)
     ids, positions, branch, feature = [], [], [], []
-    targets, before = [], []
+    last, targets, before = [], [], []
     start = prefix
     for number, row in enumerate(rows):
         first = 0 if number == 0 else prefix
@@ -68,11 +70,12 @@ def pack(rows: Sequence[RenderedRow], image_token_id: int) -> PackedRows:
         branch.append(np.where(np.arange(first, length) < prefix, 0, number + 1))
         feature.append(np.where(is_image, np.cumsum(is_image) - 1, -1)[first:])
         place = np.concatenate([np.arange(prefix), np.arange(start, start + length - prefix)])
+        last.append(place[-1:])
         own = np.flatnonzero(row.answer_index >= 0)
         targets.append(place[own])
         before.append(place[own - 1])
         start += length - prefix
-    parts = (ids, positions, branch, feature, targets, before)
+    parts = (ids, positions, branch, feature, last, targets, before)
     return PackedRows(*(np.concatenate(part, axis=-1) for part in parts))
 
 

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from vsel_platform.errors import DataError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.batching import BatchLimits
+from vsel_platform.models.generation import prompt_groups
 from vsel_platform.models.images import ContentFailure, ImageProvider
+from vsel_platform.models.packing import packed_length
 from vsel_platform.models.templates import IMAGE_TAG
 from vsel_platform.models.vlm import ConversationRow, GeneratedAnswer, RenderedRow, VisionLanguageModel
 from vsel_platform.signals.relative_attention import aggregate_maps, relative_maps, top_tokens
-from vsel_platform.signals.windows import RowWindow, WindowOptions, windows
+from vsel_platform.signals.windows import RowWindow, WindowOptions, by_unit, windows
 
 SIGNAL = "attention_maps"
 CODE_VERSION = 1
@@ -102,20 +104,26 @@ def attention_maps(
     for window in windows(model, rows, images, options or WindowOptions(), limits):
         window.load_images([i for i, row in enumerate(window.rows) if row.images])
         prompts = _prompts(model, window)
-        todo = [i for i in prompts if i not in window.failures]
+        units = _units(model, window, prompts)
 
         def run(
             part: Sequence[int],
             window: RowWindow[ConversationRow] = window,
-            prompts: dict[int, tuple[RenderedRow, int, int]] = prompts,
-        ) -> list[GeneratedAnswer]:
-            shown = [window.features_of(i, slice(prompts[i][1], prompts[i][1] + prompts[i][2])) for i in part]
-            return model.generate([prompts[i][0] for i in part], shown, max_tokens=answer_tokens)
+            prompts: dict[int, _Prompt] = prompts,
+            units: list[list[int]] = units,
+        ) -> list[tuple[int, GeneratedAnswer]]:
+            def ask(rows: Sequence[int]) -> list[tuple[int, GeneratedAnswer]]:
+                shown = [window.features_of(i, prompts[i].images) for i in rows]
+                answers = model.generate([prompts[i].row for i in rows], shown, max_tokens=answer_tokens)
+                return list(zip(rows, answers, strict=True))
+
+            return by_unit([units[number] for number in part], ask)
 
         found: dict[int, AttentionMap] = {}
-        for part, answers in window.run(todo, [len(prompts[i][0]) + answer_tokens for i in todo], run):
-            for i, answer in zip(part, answers, strict=True):
-                value = attention_map(window.rows[i].sample_id, answer, grid, prompts[i][2])
+        lengths = [packed_length([prompts[i].row for i in unit]) + len(unit) * answer_tokens for unit in units]
+        for _, answers in window.run(range(len(units)), lengths, run, row_of=[unit[0] for unit in units].__getitem__):
+            for i, answer in answers:
+                value = attention_map(window.rows[i].sample_id, answer, grid, prompts[i].count)
                 if value is not None:
                     found[i] = value
                 elif len(answer.token_ids) == 1:
@@ -125,8 +133,32 @@ def attention_maps(
         yield AttentionBatch([found[i] for i in sorted(found)], [window.failures[i] for i in sorted(window.failures)])
 
 
-def _prompts(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> dict[int, tuple[RenderedRow, int, int]]:
-    """(prompt, number of its first image, number of its images) of the rows that can be asked; the others fail."""
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """The question of a row: its tokens, and which of the row's images it shows."""
+
+    row: RenderedRow
+    images: slice
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return int(self.images.stop - self.images.start)
+
+
+def _units(
+    model: VisionLanguageModel, window: RowWindow[ConversationRow], prompts: dict[int, _Prompt]
+) -> list[list[int]]:
+    """Rows whose prompts show the same images and can share their beginning, as row numbers."""
+    rows = list(prompts)
+    images = [tuple(window.rows[i].images[prompts[i].images]) for i in rows]
+    asked = [prompts[i].row for i in rows]
+    groups = prompt_groups(images, asked, [model.image_places(prompt) for prompt in asked])
+    return [[rows[number] for number in group] for group in groups]
+
+
+def _prompts(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> dict[int, _Prompt]:
+    """Prompts of the rows that can be asked; the others fail."""
     found = {}
     for i, row in enumerate(window.rows):
         if not row.images:
@@ -145,13 +177,14 @@ def _prompts(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> 
             continue
         shown = window.shown(i, slice(first, first + count))
         try:
-            found[i] = (model.render_prompt([("user", text)], count, shown), first, count)
+            prompt = model.render_prompt([("user", text)], count, shown)
         except DataError as error:
             window.fail(i, "row_not_renderable", str(error))
             continue
-        if len(model.image_places(found[i][0])) < sum(image.n_tokens for image in shown) or found[i][0].n_cut:
-            del found[i]
+        if len(model.image_places(prompt)) < sum(image.n_tokens for image in shown) or prompt.n_cut:
             window.fail(i, "prompt_too_long", "the question does not fit into vlm.max_tokens")
+        else:
+            found[i] = _Prompt(prompt, slice(first, first + count))
     return found
 
 

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from vsel_platform.models.batching import BatchLimits, run_with_oom_ladder, token_batches, usable_batch_tokens
+from vsel_platform.models.batching import (
+    BatchLimits,
+    free_memory,
+    is_out_of_memory,
+    run_with_oom_ladder,
+    token_batches,
+    usable_batch_tokens,
+)
 from vsel_platform.models.image_features import TowerFeatures
 from vsel_platform.models.images import ContentFailure, ImageProvider
 from vsel_platform.models.vlm import ConversationRow, ModelForward, ShownImage
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
 WINDOW_ROWS = 128
 Row = TypeVar("Row", bound=ConversationRow)
 Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,21 @@ class RowWindow(Generic[Row]):
                 size_of=lambda part: len(part) * max(length_of[i] for i in part),
                 name_of=lambda member: f"row {self.rows[row_of(member)].sample_id}",
             )
+
+
+def by_unit(units: Sequence[Sequence[T]], run: Callable[[Sequence[T]], list[Result]]) -> list[Result]:
+    """`run` on the members of some units together, which share something.
+
+    When memory is short for a unit alone, its members run one by one, so that the one that does not fit can be named.
+    """
+    members = [member for unit in units for member in unit]
+    try:
+        return run(members)
+    except Exception as error:
+        if len(units) > 1 or len(members) == 1 or not is_out_of_memory(error):
+            raise
+    free_memory()
+    return [result for member in members for result in run([member])]
 
 
 def windows(

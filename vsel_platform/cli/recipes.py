@@ -99,7 +99,10 @@ def compare(
 
     ctx = open_context(project)
     names = list(recipes or ())
-    dataset = ctx.project.recipe(names[0]).dataset if names else next(iter(ctx.project.datasets))
+    datasets = [ctx.project.recipe(name).dataset for name in names[:1]] or list(ctx.project.datasets)
+    if len(datasets) > 1:
+        raise SelectionError(f"name recipes of one dataset; the project has {', '.join(datasets)}")
+    dataset = datasets[0]
     found = comparing.compare(ctx, dataset, names or comparing.compared_recipes(ctx, dataset))
     hours = {row["recipe"]: comparing.training_hours(ctx, row["rows"]) for row in found.rows}
     if page is not None:

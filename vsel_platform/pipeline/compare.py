@@ -256,6 +256,9 @@ def _recipe_row(ctx: Context, recipe: str, pool: Pool, rows: Indices, orders: Se
     values |= {"overlap_with_random": bands["overlap"].mean, "random_overlap_high": bands["random_overlap"].high}
     for name in BANDED:
         values |= {f"{name}_random_low": bands[name].low, f"{name}_random_high": bands[name].high}
+    for name, labels in (("cluster_coverage", pool.clusters), ("image_coverage", pool.images)):
+        if not (labels >= 0).any():  # nothing to cover: no image, or none with an embedding
+            values |= dict.fromkeys((name, f"{name}_random_low", f"{name}_random_high"))
     return values | {"training_tokens": own.tokens * ctx.project.training.lora.epochs}
 
 

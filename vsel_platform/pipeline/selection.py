@@ -35,7 +35,7 @@ from vsel_platform.storage.catalog import publish_catalog_file
 from vsel_platform.storage.pointers import Pointer, parse_reference, read_version
 from vsel_platform.tables import TABLES
 
-SELECTION_CODE = "selected_subset-2"
+SELECTION_CODE = "selected_subset-3"
 
 
 @dataclass(frozen=True)

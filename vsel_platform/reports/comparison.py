@@ -231,13 +231,8 @@ def as_text(found: Comparison, hours: Mapping[str, float | None]) -> str:
         f"{'training':>10}"
     ]
     for row in found.rows:
-        low, high = (row[f"cluster_coverage_random_{end}"] for end in ("low", "high"))
-        figures = {
-            "cluster_coverage": f"{row['cluster_coverage']:>9.1%} {f'{low:.1%} to {high:.1%}':>16}",
-            "image_coverage": f"{row['image_coverage']:>8.1%}",
-            "repeated_images": f"{row['repeated_images']:>9,}",
-        }
-        known = " ".join("–".rjust(len(text)) if name in unknown else text for name, text in figures.items())
+        known = f"{_share(row, 'cluster_coverage'):>9} {_random_range(row):>16} {_share(row, 'image_coverage'):>8} "
+        known += f"{'–' if 'repeated_images' in unknown else format(row['repeated_images'], ','):>9}"
         lines.append(
             f"{row['recipe']!s:{width}}  {row['rows']:>7,} {known} {row['tokens']:>10,.0f} "
             f"{_hours(hours[row['recipe']]):>10}"
@@ -248,6 +243,15 @@ def as_text(found: Comparison, hours: Mapping[str, float | None]) -> str:
         names = f"{pair['recipe']} / {pair['other']}"
         lines.append(f"{names:{2 * width + 3}}  {pair['jaccard']:>8.1%} {pair['shared_rows']:>8,} {correlation:>17}")
     return "\n".join(lines)
+
+
+def _share(row: Mapping[str, Any], name: str) -> str:
+    return "–" if row[name] is None else f"{row[name]:.1%}"
+
+
+def _random_range(row: Mapping[str, Any]) -> str:
+    low, high = (row[f"cluster_coverage_random_{end}"] for end in ("low", "high"))
+    return "–" if low is None else f"{low:.1%} to {high:.1%}"
 
 
 def _hours(hours: float | None) -> str:

@@ -226,3 +226,7 @@ def test_a_selection_whose_rows_left_waits_until_it_selects_again(make_project):
     project.drive(["drawn", "all"], recipes)
     assert compare.compared_recipes(ctx, "shapes") == ["all", "drawn"]
     assert compare.is_current(ctx, "shapes")
+    # No recipe needs embeddings, so there are no clusters to cover: NULL, not zero.
+    table = ctx.store.read_partition("compared_recipes", {"dataset": "shapes"})
+    assert set(table["cluster_coverage"].to_pylist() + table["cluster_coverage_random_low"].to_pylist()) == {None}
+    assert None not in table["image_coverage"].to_pylist()

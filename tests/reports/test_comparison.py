@@ -258,8 +258,12 @@ def test_what_nothing_is_known_about_is_not_called_zero(drawn):
     shown = texts(drawn[0])
     assert shown.count("no image has an embedding yet") == 1
     assert shown.count("no row has an image") == 2
+    nothing = {
+        f"{name}_coverage{end}": None for name in ("cluster", "image") for end in ("", "_random_low", "_random_high")
+    }
+    bare = replace(bare, rows=[row | nothing for row in found.rows])
     lines = as_text(bare, dict.fromkeys(found.recipes)).splitlines()
-    assert all(line.count("–") == 3 for line in lines[1:4])
+    assert all(line.count("–") == 4 for line in lines[1:4])
     assert "%" not in "".join(lines[:4])
 
 

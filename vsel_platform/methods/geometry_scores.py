@@ -103,10 +103,12 @@ def _mean(signals: Signals, space: Space) -> tuple[Floats, int]:
 
 def _unit(block: np.ndarray, mean: Floats) -> tuple[Floats, np.ndarray]:
     """Rows without the mean divided by their length, and whether they have one that is more than rounding."""
-    centred = block.astype(np.float64) - mean
-    norms = np.linalg.norm(centred, axis=1)
+    unit = block.astype(np.float64)
+    unit -= mean
+    norms = np.linalg.norm(unit, axis=1)
     has = norms > ROUNDING * np.linalg.norm(mean)
-    return centred * np.divide(1.0, norms, out=np.zeros_like(norms), where=has)[:, None], has
+    unit *= np.divide(1.0, norms, out=np.zeros_like(norms), where=has)[:, None]
+    return unit, has
 
 
 def magic(signals: Signals, options: Options) -> ScoreTable:

@@ -51,11 +51,13 @@ class StoreSignals:
         characters = np.zeros(len(self.sample_ids), np.int64)
         for pointer in self._of("samples"):
             table = self._ctx.store.read(pointer, ["sample_id", "image_ids", "n_characters"])
-            for sample, own, length in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
-                i = self._row.get(sample)
-                if i is not None:
-                    images[i] = own[0] if own else None
-                    characters[i] = length
+            rows = np.array([self._row.get(sample, -1) for sample in table["sample_id"].to_pylist()], np.int64)
+            characters[rows[rows >= 0]] = table["n_characters"].to_numpy()[rows >= 0]
+            lengths = pc.list_value_length(table["image_ids"]).to_numpy()
+            first = pc.list_flatten(table["image_ids"]).take((np.cumsum(lengths) - lengths)[lengths > 0])
+            for row, image in zip(rows[lengths > 0].tolist(), first.to_pylist(), strict=True):
+                if row >= 0:
+                    images[row] = image
         return images, characters
 
     def losses(self, condition: Condition) -> LossColumns:

@@ -22,3 +22,10 @@ def test_values_are_uniform():
 
 def test_no_ids_give_no_values():
     assert stable_uniform(0, []).shape == (0,)
+
+
+def test_draws_of_different_purposes_are_independent():
+    ids = [str(i) for i in range(5_000)]
+    plain, other = stable_uniform(1, ids), stable_uniform(1, ids, "other")
+    assert abs(np.corrcoef(plain, other)[0, 1]) < 0.05
+    assert other.tolist() == stable_uniform(1, ids, "other").tolist()

@@ -46,7 +46,7 @@ def gumbel(signals: Signals, picking: Picking, options: GumbelOptions) -> Indice
     of a smaller one.
     """
     ids = [signals.sample_ids[i] for i in picking.members.tolist()]
-    uniform = np.maximum(stable_uniform(picking.seed, ids), _SMALLEST_UNIFORM)
+    uniform = np.maximum(stable_uniform(picking.seed, ids, "gumbel"), _SMALLEST_UNIFORM)
     # Differences are exactly 0 where all scores are equal; the spread of the scores themselves may be a rounding error.
     scores = picking.scores - picking.scores.max()
     spread = float(scores.std()) or 1.0
@@ -57,7 +57,7 @@ def gumbel(signals: Signals, picking: Picking, options: GumbelOptions) -> Indice
 
 def random(signals: Signals, picking: Picking, options: Options) -> Indices:
     """A draw by a stable hash of ids and seed, whatever the scores."""
-    uniform = stable_uniform(picking.seed, [signals.sample_ids[i] for i in picking.members.tolist()])
+    uniform = stable_uniform(picking.seed, [signals.sample_ids[i] for i in picking.members.tolist()], "random rule")
     return picking.members[np.lexsort((picking.members, uniform))[: picking.count]]
 
 

@@ -5,7 +5,13 @@ import pytest
 from array_signals import signals_of
 from pydantic import ValidationError
 
-from vsel_platform.methods.scalselect import SIGNAL, ScalselectOptions, leverage
+from vsel_platform.methods.scalselect import (
+    SIGNAL,
+    ReleasedLeverageOptions,
+    ScalselectOptions,
+    leverage,
+    leverage_released,
+)
 
 RNG = np.random.default_rng(0)
 ROWS = 60
@@ -54,3 +60,14 @@ def test_equal_vectors_have_equal_scores():
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValidationError):
         ScalselectOptions(**options)
+
+
+def test_released_scores_are_those_of_the_full_decomposition_in_float32():
+    found = leverage_released(signals(), ReleasedLeverageOptions())
+    expected, k = oracle()
+    np.testing.assert_allclose(found.score, expected, atol=1e-4)
+    assert found.notes == [f"{k} directions of {ROWS - 1} rows"]
+    lengths = leverage_released(signals(), ReleasedLeverageOptions(l2=True))
+    assert np.nanmax(np.abs(lengths.score - found.score)) > 0.01
+    nothing = signals_of("ab", matrices={SIGNAL: (np.array([-1, -1]), np.empty((0, 12), np.float32))})
+    assert np.isnan(leverage_released(nothing, ReleasedLeverageOptions()).score).all()

@@ -32,6 +32,7 @@ SCORES = {
         loss_scores.VIG,
         CLIP_SCORE,
         scalselect.SCORE,
+        scalselect.RELEASED_SCORE,
         geometry_scores.UNIFORM,
         geometry_scores.PROTOTYPICALITY,
         geometry_scores.PRISM,
@@ -50,6 +51,13 @@ METHODS = {
             "scalselect",
             paper="ScalSelect, arXiv 2602.11636",
             deviation="Instruction tokens are the user's words, by their place in the template; ties go by id.",
+            released="scalselect_released",
+        ),
+        Method(
+            "scalselect_released",
+            "scalselect_released",
+            paper="ScalSelect, arXiv 2602.11636",
+            deviation="Vectors are the platform's; `signals.vision_representations_released` makes the released ones.",
         ),
         Method(
             "free2ds",

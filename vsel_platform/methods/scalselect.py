@@ -4,6 +4,7 @@ import numpy as np
 from pydantic import Field
 
 from vsel_platform.methods.api import Need, Options, Score, ScoreTable, Signals
+from vsel_platform.methods.scalselect_released import released_scores
 from vsel_platform.selection.leverage import leverage_basis, leverage_scores
 
 SIGNAL: Need = "vision_representations"
@@ -30,6 +31,40 @@ def leverage(signals: Signals, options: ScalselectOptions) -> ScoreTable:
     return ScoreTable(scores.round(DECIMALS), notes=[note])
 
 
+class ReleasedLeverageOptions(ScalselectOptions):
+    """Options of the released scores."""
+
+    l2: bool = Field(False, description="Divide rows by their length.")
+
+
+def leverage_released(signals: Signals, options: ReleasedLeverageOptions) -> ScoreTable:
+    """The same scores by one full SVD in float32, as released: not rounded, so equal rows may rank by rounding."""
+    places, matrix = signals.vectors(SIGNAL)
+    rows = np.flatnonzero(places >= 0)
+    scores = np.full(len(places), np.nan)
+    if not len(rows):
+        return ScoreTable(scores)
+    found, k = released_scores(
+        matrix[places[rows]],
+        [str(row) for row in rows.tolist()],
+        threshold=options.threshold,
+        center=options.center,
+        standardize=options.standardize,
+        l2=options.l2,
+    )
+    for row, score in found:
+        scores[row] = score
+    return ScoreTable(scores, notes=[f"{k} directions of {len(rows):,} rows"])
+
+
+RELEASED_SCORE = Score(
+    "scalselect_released",
+    leverage_released,
+    "Leverage by a full SVD in float32, as released.",
+    needs=(SIGNAL,),
+    options=ReleasedLeverageOptions,
+    text="stratum",
+)
 SCORE = Score(
     "scalselect",
     leverage,

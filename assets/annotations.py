@@ -7,6 +7,7 @@ import dagster as dg
 from assets import checks, plots
 from assets.reporting import materialized, spec_metadata
 from automation.partitions import SHARDS, datasets, shards
+from resources.failures import fails_in_words
 from resources.project import ProjectResource
 from vsel_platform.pipeline import ingest
 from vsel_platform.pipeline.context import Context
@@ -23,6 +24,7 @@ GROUP = "samples"
     description="The source file of a dataset as it lies on disk or S3: its size and fingerprint. "
     "It is the only thing that is edited by hand; everything below follows from it.",
 )
+@fails_in_words
 def raw_annotations(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Fingerprint of the source file."""
     source = ingest.observe_source(project.context(context.run_id), context.partition_key)
@@ -59,6 +61,7 @@ def raw_annotations(context: dg.AssetExecutionContext, project: ProjectResource)
     check_specs=[*checks.specs("dataset_manifest", "manifest"), *checks.specs("quarantine", "quarantine")],
     can_subset=False,
 )
+@fails_in_words
 def ingested_dataset(context: dg.AssetExecutionContext, project: ProjectResource) -> Iterator[dg.MaterializeResult]:
     """Read, validate and identify the rows; register the new shards."""
     dataset = context.partition_key

@@ -92,6 +92,13 @@ def losses(ctx: Context, shard: str) -> Metadata:
     )
 
 
+def attention(ctx: Context, shard: str) -> Metadata:
+    """Pictures on which the two models look at different and at the same places."""
+    from vsel_platform.reports.attention import attention_sheet
+
+    return _plots({"where two models look": attention_sheet(ctx, shard)})
+
+
 def base_losses(ctx: Context, shard: str) -> Metadata:
     """What the image adds to the answers of a shard's rows."""
     from vsel_platform.reports import data, plots
@@ -146,10 +153,13 @@ def reference(ctx: Context, dataset: str) -> Metadata:
 def comparison(ctx: Context, dataset: str) -> Metadata:
     """Overlap and coverage of the selections of a dataset, and what they keep and drop."""
     from vsel_platform.pipeline import compare
-    from vsel_platform.reports.comparison import comparison_plots
+    from vsel_platform.reports.comparison import comparison_plots, sheets_note
 
     found = compare.compare(ctx, dataset, compare.compared_recipes(ctx, dataset))
     metadata = _plots({plot.name: plot.png for plot in comparison_plots(ctx, found)})
+    note = sheets_note(found)
+    if note:
+        metadata["pairs shown"] = dg.MetadataValue.text(note)
     return metadata | _files(ctx, compare.PAGE, {"dataset": dataset})
 
 
@@ -218,14 +228,15 @@ def selection(ctx: Context, recipe: str) -> Metadata:
         return {}
     report = selection_report(ctx, recipe, ctx.store.read(subset), ctx.store.read(tasks))
     rows = [
-        (t.task, t.n_total, t.n_reference, t.difficulty, f"{t.weight:.1%}", t.budget, t.n_selected, t.n_taken)
+        (t.task, t.n_total, t.n_reference, t.difficulty, report.share_of(t), t.budget, t.n_selected, t.n_taken)
         for t in report.tasks
     ]
-    share = report.share_name.lower()
-    headers = ["task", "rows", "reference", "difficulty", share, "budget", "selected", "with reference"]
+    # The UI breaks no header, and what a wide one pushes out is not seen.
+    headers = ["task", "rows", "reference", "difficulty", "share", "budget", "selected", "in all"]
     metadata = _plots({plot.name: plot.png for plot in report.plots})
     if rows:
-        metadata["tasks"] = dg.MetadataValue.md(markdown.table(headers, rows))
+        legend = f"share: {report.share_name.removeprefix('Share ')}; in all: selected and reference rows"
+        metadata["tasks"] = dg.MetadataValue.md(f"{markdown.table(headers, rows)}\n\n{legend}")
     trained = trained_on(ctx, recipe, "finetuned_checkpoint")
     if trained is not None and trained.is_earlier:
         metadata["checkpoint"] = dg.MetadataValue.text(f"The stored adapter was {trained.sentence}.")

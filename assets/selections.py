@@ -18,6 +18,7 @@ from assets.signals import (
     vision_representations,
 )
 from automation.partitions import dataset_to_recipes, datasets, loaded_project, recipes, recipes_to_dataset
+from resources.failures import fails_in_words
 from resources.project import ProjectResource
 from vsel_platform.methods.api import Need
 from vsel_platform.methods.registry import Composition, scores_of, used_scores
@@ -54,6 +55,7 @@ REFRESH = (
     metadata=spec_metadata("presel_scores"),
     check_specs=checks.specs("presel_scores", "presel_scores"),
 )
+@fails_in_words
 def presel_scores(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Score a dataset with PreSel."""
     ctx = project.context(context.run_id)
@@ -89,6 +91,7 @@ NEEDED: dict[Need, dg.AssetDep] = {
     metadata=spec_metadata(clustering.TABLE),
     check_specs=checks.specs("clusters", clustering.TABLE),
 )
+@fails_in_words
 def clusters(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Make the clusterings that a dataset's recipes need."""
     ctx = project.context(context.run_id)
@@ -116,6 +119,7 @@ def score_asset(variants: Sequence[Composition]) -> dg.AssetsDefinition:
         metadata=spec_metadata(method_scores.TABLE),
         check_specs=checks.specs(name, method_scores.TABLE),
     )
+    @fails_in_words
     def scores_of_method(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
         ctx = project.context(context.run_id)
         result = method_scores.run(ctx, score.name, context.partition_key)
@@ -158,6 +162,7 @@ METHOD_SCORES = [score_asset(variants) for variants in _used_scores().values()]
     metadata=spec_metadata("selected_subset"),
     check_specs=checks.specs("selected_subset", "selected_subset"),
 )
+@fails_in_words
 def selected_subset(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Select the rows of a recipe."""
     ctx = project.context(context.run_id)
@@ -181,6 +186,7 @@ def selected_subset(context: dg.AssetExecutionContext, project: ProjectResource)
     metadata=spec_metadata(compare.RECIPES_TABLE),
     check_specs=checks.specs("method_comparison", compare.RECIPES_TABLE),
 )
+@fails_in_words
 def method_comparison(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Compare the selections of a dataset."""
     ctx = project.context(context.run_id)

@@ -7,6 +7,7 @@ from assets.annotations import images, samples
 from assets.reporting import materialized, spec_metadata
 from automation.partitions import datasets, shards
 from resources.compute import ComputeBackend
+from resources.failures import fails_in_words
 from resources.project import ProjectResource
 from vsel_platform.pipeline import embeddings, moments, reference, representations
 from vsel_platform.pipeline import hidden_states as hidden
@@ -36,6 +37,7 @@ RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
     "Images that another shard or an earlier, interrupted run embedded are not encoded again.",
     check_specs=checks.vector_specs("image_embeddings"),
 )
+@fails_in_words
 def image_embeddings(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
@@ -58,6 +60,7 @@ def image_embeddings(
     "A question that many rows ask is encoded once.",
     check_specs=checks.vector_specs("text_embeddings"),
 )
+@fails_in_words
 def text_embeddings(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
@@ -81,6 +84,7 @@ def text_embeddings(
     metadata=spec_metadata("attention_maps"),
     check_specs=checks.specs("attention_maps", "attention_maps"),
 )
+@fails_in_words
 def attention_maps(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
@@ -88,7 +92,7 @@ def attention_maps(
     result = compute.run(context, "attention_maps", context.partition_key)
     ctx = project.context(context.run_id)
     found = checks.results(ctx, "attention_maps", "attention_maps", result.references)
-    return materialized(ctx, result, check_results=found)
+    return materialized(ctx, result, plots.attention(ctx, context.partition_key), check_results=found)
 
 
 @dg.asset(
@@ -103,6 +107,7 @@ def attention_maps(
     "looks at, behind the first decoder layer. Vision tower, projector and one layer run; nothing deeper.",
     check_specs=checks.vector_specs("vision_representations"),
 )
+@fails_in_words
 def vision_representations(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
@@ -125,6 +130,7 @@ def vision_representations(
     "the model's activations. Nothing behind the deepest chosen layer runs.",
     check_specs=checks.vector_specs("hidden_states"),
 )
+@fails_in_words
 def hidden_states(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
@@ -148,6 +154,7 @@ def hidden_states(
     metadata=spec_metadata("losses"),
     check_specs=checks.specs("base_losses", "losses"),
 )
+@fails_in_words
 def base_losses(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
@@ -170,6 +177,7 @@ def base_losses(
     description="Mean and scatter of the dataset's attended vision. New rows are added and removed rows are taken out, "
     "so that leverage scores stay exact without reading the others again.",
 )
+@fails_in_words
 def representation_moments(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Update the moments of a dataset."""
     ctx = project.context(context.run_id)
@@ -190,6 +198,7 @@ def representation_moments(context: dg.AssetExecutionContext, project: ProjectRe
     metadata=spec_metadata("reference_subset"),
     check_specs=checks.specs("reference_subset", "reference_subset"),
 )
+@fails_in_words
 def reference_subset(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Draw the reference subset of a dataset."""
     ctx = project.context(context.run_id)
@@ -210,6 +219,7 @@ def reference_subset(context: dg.AssetExecutionContext, project: ProjectResource
     "It is kept while the subset has changed by less than `reference.refresh_growth`.",
     check_specs=checks.adapter_specs("reference_model"),
 )
+@fails_in_words
 def reference_model(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
@@ -238,6 +248,7 @@ def reference_model(
     metadata=spec_metadata("losses"),
     check_specs=checks.specs("losses", "losses"),
 )
+@fails_in_words
 def losses(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:

@@ -8,6 +8,7 @@ from assets.selections import selected_subset
 from assets.signals import RETRY
 from automation.partitions import recipes_to_trained, trained_recipes
 from resources.compute import ComputeBackend
+from resources.failures import fails_in_words
 from resources.project import ProjectResource
 from vsel_platform.pipeline import training
 
@@ -26,6 +27,7 @@ GROUP = "training"
     "It is trained on demand, never by itself.",
     check_specs=checks.adapter_specs("finetuned_checkpoint"),
 )
+@fails_in_words
 def finetuned_checkpoint(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:
@@ -50,6 +52,7 @@ def finetuned_checkpoint(
     metadata=spec_metadata("evaluation"),
     check_specs=checks.specs("evaluation", "evaluation"),
 )
+@fails_in_words
 def evaluation(
     context: dg.AssetExecutionContext, project: ProjectResource, compute: ComputeBackend
 ) -> dg.MaterializeResult:

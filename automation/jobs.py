@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from automation.partitions import loaded_project
+from resources.failures import fails_in_words
 from resources.project import ProjectResource
 from vsel_platform.methods.registry import used_scores
 from vsel_platform.pipeline.maintenance import compact_vectors
@@ -58,6 +59,7 @@ class DriveConfig(dg.Config):  # type: ignore[misc]
     pool="gpu",  # embeddings are written in this pool: compaction does not run beside them
     description="Merges the small files that many shards leave behind in the LanceDB tables of embeddings.",
 )
+@fails_in_words
 def compact_embeddings(context: dg.OpExecutionContext, project: ProjectResource) -> None:
     """Compact every table of vectors."""
     for name, done in compact_vectors(project.context(context.run_id)).items():
@@ -71,6 +73,7 @@ def maintenance() -> None:
 
 
 @dg.op(description="Brings recipes up to date stage by stage; every stage is a run of its own in this instance.")
+@fails_in_words
 def drive_recipes(context: dg.OpExecutionContext, config: DriveConfig) -> None:
     """Materialize whatever is stale for the recipes, in order."""
     from automation.run import drive

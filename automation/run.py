@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 
 from automation.instance import DRIVER_TAG, TARGET_TAG, WANT_TAG, driver_name, fail_runs_of_dead_drivers
-from vsel_platform.errors import VselError
+from resources.failures import EXIT_CODE
+from vsel_platform.errors import NotMaterializedError, RunError, VselError
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import Step, next_steps
 from vsel_platform.worker import SHARED
@@ -56,7 +57,7 @@ def drive(
 
 
 def materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step, log: Callable[[str], object]) -> None:
-    """Materialize one partition in a run of its stage's job. Raises VselError with the run's first error."""
+    """Materialize one partition in a run of its stage's job. Raises RunError with the run's first error."""
     from automation.jobs import stage_job
 
     start = time.monotonic()
@@ -76,7 +77,8 @@ def materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step, 
         raise_on_error=False,
     )
     if not result.success:
-        raise VselError(f"{step.target} failed in run {result.run_id}: {_why(result)}")
+        text = f"{step.target} failed in run {result.run_id}: {_why(result)}"
+        raise RunError(text, _exit_code(result))
     log(f"{step.asset} [{step.key}] {time.monotonic() - start:.1f} s")
     for event in result.get_asset_materialization_events():
         metadata = event.materialization.metadata
@@ -94,6 +96,15 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
         return "see the run in the Dagster UI"
     given = failures[0].user_failure_data
     return given.description if given is not None and given.description else _root_message(failures[0].error)
+
+
+def _exit_code(result: dg.ExecuteInProcessResult) -> int:
+    """Exit code of the error of the engine that ended a run; that of any error if it was none of the engine's."""
+    if any(not found.passed for found in result.get_asset_check_evaluations()):
+        return NotMaterializedError.exit_code  # what whoever reads that state gets
+    failures = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
+    codes = [given.metadata[EXIT_CODE].value for given in failures if given and EXIT_CODE in given.metadata]
+    return next((code for code in codes if isinstance(code, int)), VselError.exit_code)
 
 
 def _root_message(error: Any) -> str:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import orjson
@@ -11,22 +10,14 @@ from assets.annotations import register_shards
 from automation.instance import TARGET_TAG, WANT_TAG
 from automation.jobs import STAGE_JOBS, stage_job
 from automation.partitions import datasets, loaded_project, recipes
+from automation.requests import Waiting, is_in_flight, refused
 from automation.run import MULTI
 from resources.project import ProjectResource
 from vsel_platform.errors import VselError
 from vsel_platform.pipeline import ingest
 from vsel_platform.pipeline.context import Context
-from vsel_platform.pipeline.plan import Step, next_steps
+from vsel_platform.pipeline.plan import INGEST, Step, ingest_step, next_steps, target
 from vsel_platform.worker import SHARED
-
-IN_FLIGHT = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
-FAILURE_WINDOW = timedelta(days=7)
 
 
 def automation_is_off() -> bool:
@@ -56,10 +47,12 @@ def changed_sources(
         cheap = ingest.observe_cheaply(ctx, name)
         if cheap is None or seen.get(name) == cheap:
             continue
+        if is_in_flight(context.instance, target(INGEST, name)):
+            continue  # not seen yet: that run may have read the source before it changed
         seen[name] = cheap
         if not ingest.is_current(ctx, name):
             requested += 1
-            yield dg.RunRequest(run_key=_run_key(ctx, name), partition_key=name)
+            yield dg.RunRequest(run_key=_run_key(ctx, name), partition_key=name, tags=_tags(ingest_step(ctx, name)))
     context.update_cursor(orjson.dumps(seen).decode())
     if not requested:
         yield dg.SkipReason("no source file changed")
@@ -85,29 +78,35 @@ def reconcile_selections(
     """Request what is stale, unless it is running or has failed too often for the same inputs."""
     ctx = project.context()
     reasons: list[str] = []
-    requested: set[str] = set()
-    for name in recipes.get_partition_keys():
-        if name not in ctx.project.recipes:
+    steps = {
+        step.target: (step, ctx.project.recipe(name).dataset)
+        for name in recipes.get_partition_keys()
+        if name in ctx.project.recipes
+        for step in _steps(ctx, name, reasons)
+    }
+    waiting = Waiting.load(context.cursor, ctx.project.automation.source_interval_s)
+    requested = 0
+    for step, dataset in steps.values():
+        refusal = waiting.refusal(step) or refused(context.instance, step, ctx.project.automation.max_attempts)
+        if refusal:
+            reasons.append(refusal)
             continue
-        for step in _steps(ctx, name, reasons):
-            if step.target in requested:
-                continue
-            requested.add(step.target)
-            refusal = _refusal(context.instance, step, ctx.project.automation.max_attempts)
-            if refusal:
-                reasons.append(refusal)
-                requested.discard(step.target)
-                continue
-            if step.asset in SHARED:
-                register_shards(context.instance, ctx, ctx.project.recipe(name).dataset)
-            yield dg.RunRequest(
-                job_name=stage_job(step.asset),
-                partition_key=step.key,
-                asset_selection=[dg.AssetKey(key) for key in MULTI.get(step.asset, [step.asset])],
-                tags={TARGET_TAG: step.target, WANT_TAG: step.want},
-            )
+        if step.asset in SHARED:
+            register_shards(context.instance, ctx, dataset)
+        requested += 1
+        yield dg.RunRequest(
+            job_name=stage_job(step.asset),
+            partition_key=step.key,
+            asset_selection=[dg.AssetKey(key) for key in MULTI.get(step.asset, [step.asset])],
+            tags=_tags(step),
+        )
+    context.update_cursor(waiting.cursor())
     if not requested:
         yield dg.SkipReason("; ".join(dict.fromkeys(reasons)) or "every selection is current")
+
+
+def _tags(step: Step) -> dict[str, str]:
+    return {TARGET_TAG: step.target, WANT_TAG: step.want}
 
 
 def _steps(ctx: Context, recipe: str, reasons: list[str]) -> list[Step]:
@@ -116,23 +115,6 @@ def _steps(ctx: Context, recipe: str, reasons: list[str]) -> list[Step]:
     except VselError as error:
         reasons.append(f"{recipe}: {error}")
         return []
-
-
-def _refusal(instance: dg.DagsterInstance, step: Step, max_attempts: int) -> str | None:
-    """Why a step must not be requested now, None if it may."""
-    target = {TARGET_TAG: step.target}
-    if instance.get_runs_count(dg.RunsFilter(tags=target, statuses=IN_FLIGHT)):
-        return f"{step.target} is running"
-    failed = instance.get_runs_count(
-        dg.RunsFilter(
-            tags=target | {WANT_TAG: step.want},
-            statuses=[dg.DagsterRunStatus.FAILURE],
-            created_after=datetime.now(UTC) - FAILURE_WINDOW,
-        )
-    )
-    if failed >= max_attempts:
-        return f"{step.target} failed {failed} times for the same inputs; mend it and materialize it by hand"
-    return None
 
 
 ALL = [changed_sources, reconcile_selections]

@@ -25,10 +25,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from method_store import DATASET, make_project, write_store
+from method_store import DATASET, write_store
 
+from vsel_platform.config import Project
 from vsel_platform.methods.registry import METHODS, OWN_PIPELINE, composition
 from vsel_platform.pipeline import clustering, lookup, method_scores, moments, scores, selection
 from vsel_platform.pipeline.context import Context, StageResult
@@ -41,6 +43,27 @@ LIMIT_S, LIMIT_GIB = 20 * 60.0, 8.0
 PERCENT = 15.0
 ALL = [*METHODS, *OWN_PIPELINE]
 WRITE, MOMENTS, CLUSTERS, PRESEL, CHECK = "write", "representation_moments", "clusters", "presel_scores", "check"
+
+
+def make_project(folder: Path) -> Project:
+    """A project with a recipe for each method, named like it."""
+    source = folder / "rows.json"
+    source.write_bytes(orjson.dumps([{"id": "0", "conversations": []}]))
+    encoder = {"model": "a CLIP checkpoint", "feature": "joint"}
+    recipes = {
+        name: {"dataset": DATASET, "method": name, "budget": {"percent": PERCENT}, "train": False} for name in ALL
+    }
+    return Project.model_validate(
+        {
+            "name": "methods",
+            "store": str(folder / "store"),
+            "datasets": {DATASET: {"source": str(source), "task": {"column": "task"}}},
+            "second_vlm": {"model": "another"},
+            "image_encoder": encoder,
+            "text_encoder": encoder,
+            "recipes": recipes,
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -81,7 +104,7 @@ def run_stage(ctx: Context, stage: str) -> StageResult:
 
 def work(folder: Path, rows: int, stage: str) -> Spent:
     """What a process does."""
-    ctx = Context(make_project(folder, ALL, PERCENT))
+    ctx = Context(make_project(folder))
     start = time.perf_counter()
     computed, problems = 0, list[str]()
     if stage == WRITE:

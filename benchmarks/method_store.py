@@ -45,27 +45,6 @@ Indices = NDArray[np.int64]
 Halves = NDArray[np.float16]
 
 
-def make_project(folder: Path, methods: list[str], percent: float) -> Project:
-    """A project with a recipe for each method, named like it."""
-    source = folder / "rows.json"
-    source.write_bytes(orjson.dumps([{"id": "0", "conversations": []}]))
-    encoder = {"model": "a CLIP checkpoint", "feature": "joint"}
-    recipes = {
-        name: {"dataset": DATASET, "method": name, "budget": {"percent": percent}, "train": False} for name in methods
-    }
-    return Project.model_validate(
-        {
-            "name": "methods",
-            "store": str(folder / "store"),
-            "datasets": {DATASET: {"source": str(source), "task": {"column": "task"}}},
-            "second_vlm": {"model": "another"},
-            "image_encoder": encoder,
-            "text_encoder": encoder,
-            "recipes": recipes,
-        }
-    )
-
-
 @dataclass(frozen=True)
 class Rows:
     """Which rows there are: ids, task number int64 [n], image number int64 [n] (-1: none), ids of images."""

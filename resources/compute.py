@@ -8,10 +8,10 @@ from pathlib import Path
 import dagster as dg
 import orjson
 
+from resources.failures import failure, failures
 from resources.project import ROOT, ProjectResource
-from vsel_platform.errors import VselError
 from vsel_platform.pipeline.context import StageResult
-from vsel_platform.worker import Job, RateLimitedProgress, is_passing, run_job
+from vsel_platform.worker import Job, RateLimitedProgress, run_job
 
 
 class ComputeBackend(dg.ConfigurableResource):  # type: ignore[misc]
@@ -28,10 +28,8 @@ class ComputeBackend(dg.ConfigurableResource):  # type: ignore[misc]
         job = Job(stage=stage, key=key, project=project, run_id=context.run_id)
         if project.compute.backend == "subprocess":
             return _run_child(context, job)
-        try:
+        with failures():
             return run_job(job, RateLimitedProgress(context.log.info))
-        except VselError as error:
-            raise dg.Failure(str(error), allow_retries=is_passing(error)) from error
 
 
 def _run_child(context: dg.AssetExecutionContext, job: Job) -> StageResult:
@@ -51,5 +49,5 @@ def _run_child(context: dg.AssetExecutionContext, job: Job) -> StageResult:
         dg.PipesSubprocessClient().run(context=context, command=command, cwd=str(ROOT), env=environment)
         result = orjson.loads(result_file.read_bytes())
         if "error" in result:
-            raise dg.Failure(result["error"], allow_retries=result["is_passing"])
+            raise failure(result["error"], may_pass=result["is_passing"], exit_code=result["exit_code"])
         return StageResult(**result)

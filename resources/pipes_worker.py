@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def outcome(job: Job, progress: ProgressCallback) -> dict[str, Any]:
-    """What a job did, or its `error` as one text and whether it is passing (worth another attempt).
+    """What a job did, or its `error` as one text, whether it is passing (worth another attempt) and its exit code.
 
     An error is a result, because all that the step learns from an exit code is its number. The traceback of one that
     nobody foresaw goes to standard error.
@@ -31,10 +31,11 @@ def outcome(job: Job, progress: ProgressCallback) -> dict[str, Any]:
     try:
         return run_job(job, progress).to_dict()
     except VselError as error:
-        return {"error": str(error), "is_passing": is_passing(error)}
+        return {"error": str(error), "is_passing": is_passing(error), "exit_code": error.exit_code}
     except Exception as error:
         traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}", "is_passing": is_passing(error)}
+        text = f"{type(error).__name__}: {error}"
+        return {"error": text, "is_passing": is_passing(error), "exit_code": VselError.exit_code}
 
 
 if __name__ == "__main__":

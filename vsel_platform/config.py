@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vsel_platform.config_errors import problems
 from vsel_platform.errors import ConfigError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -350,8 +351,9 @@ def parse_project(text: str, *, base_dir: str, origin: str = "project file") -> 
     try:
         return Project.model_validate({**data, "base_dir": base_dir})
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(p) for p in e['loc']) or '(top)'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{origin}: {len(lines)} problem(s)\n" + "\n".join(lines)) from error
+        lines = problems(error, Project)
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise ConfigError("\n  ".join([f"{origin}: {count}", *lines])) from error
 
 
 def load_project(path: str | os.PathLike[str]) -> Project:

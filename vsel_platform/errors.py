@@ -7,6 +7,14 @@ class VselError(Exception):
     exit_code = 1
 
 
+class RunError(VselError):
+    """A run of a deployment failed; the exit code is that of the error which ended it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class ConfigError(VselError):
     """The project file or an option is wrong."""
 

@@ -85,10 +85,13 @@ def started(job: bytes, world: int, device: str, threads: int) -> Iterator[Share
         job_file.write_bytes(job)
         common = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         common["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // world))
+        # The package of this process, whatever the current directory holds.
+        root = str(Path(__file__).parents[1])
+        path = {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]), "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", "vsel_platform.rank", str(job_file)]
         others = [
             subprocess.Popen(  # noqa: S603 (this interpreter, a fixed command)
-                command, env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                command, env={**os.environ, **common, **path, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             )
             for rank in range(1, world)
         ]

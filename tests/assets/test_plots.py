@@ -163,7 +163,11 @@ def test_presel_plots_every_mode_that_a_recipe_uses(tmp_path):
 
 def test_selection_has_its_tasks_and_files(ctx):
     metadata = plots.selection(ctx, "typical")
-    assert len(table_rows(metadata["tasks"])) == 4
+    *rows, empty, legend = table_rows(metadata["tasks"])
+    assert len(rows) == 4
+    assert (empty, legend[:49]) == ("", "share: of the image rows left after reference; in")
+    headers = str(metadata["tasks"].value).split("\n")[0].strip("| ").split(" | ")
+    assert max(map(len, headers)) <= 10  # the UI breaks none, and a wide one pushes others out of sight
     for name, file in {"manifest": "manifest.json", "training file": "selected.json", "plot page": "page.html"}.items():
         assert isinstance(metadata[name], dg.PathMetadataValue)
         assert Path(str(metadata[name].value)).name == file

@@ -6,7 +6,8 @@ import yaml
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX, REPOSITORY_LABEL_TAG
 
 from automation.instance import DRIVER_TAG, ROOT, TARGET_TAG, WANT_TAG
-from automation.run import REPOSITORY, REPOSITORY_TAG, _why
+from automation.run import REPOSITORY, REPOSITORY_TAG, _exit_code, _why
+from resources.failures import failure
 from vsel_platform.errors import DataError
 
 
@@ -34,6 +35,18 @@ def failed(error):
 )
 def test_a_failed_run_is_told_in_the_words_of_its_error(error, line):
     assert _why(failed(error)) == line
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (failure("rows.json has no rows", may_pass=False, exit_code=DataError.exit_code), 3),
+        (dg.Failure("of somebody else's"), 1),
+        (ValueError("no such axis"), 1),
+    ],
+)
+def test_the_exit_code_is_that_of_the_error(error, code):
+    assert _exit_code(failed(error)) == code
 
 
 def test_the_cause_counts_not_what_was_made_of_it():

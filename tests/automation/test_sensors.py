@@ -3,10 +3,13 @@
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 from small_project import row, small_rows, write_rows, write_small_project
+
+from vsel_platform.errors import DataError, NotMaterializedError, StorageError, VselError
 
 ROOT = Path(__file__).parents[2]
 RANDOM_ONLY = {"random": {"dataset": "shapes", "method": "random", "budget": {"percent": 25}}}
@@ -22,8 +25,9 @@ def deployment(tmp_path_factory):
         for name in [n for n in sys.modules if n.split(".")[0] in ("definitions", "assets", "automation")]:
             patch.delitem(sys.modules, name)
         import definitions
-        from automation import run, sensors
+        from automation import requests, run, sensors
 
+        patch.setattr(requests, "HEAD_START", 0)  # one test is about it
         yield directory, definitions.defs, sensors, run
     for name in [n for n in sys.modules if n.split(".")[0] in ("definitions", "assets", "automation")]:
         del sys.modules[name]
@@ -109,12 +113,94 @@ def test_running_and_failing_targets_are_left_alone(deployment):
         assert requests, "new inputs are a new chance"
 
 
+def test_one_change_is_asked_for_by_one_sensor(deployment, monkeypatch):
+    directory, defs, sensors, run = deployment
+    from automation import requests
+
+    monkeypatch.setattr(requests, "HEAD_START", 1.5)
+    with dg.DagsterInstance.ephemeral() as instance:
+        write_rows(directory, small_rows())
+        run.drive(instance, ["random"], train=False, log=lambda _: None)
+        write_rows(directory, [*small_rows(), row(730)])
+        # Both tick at the same moment: there is no run yet that the other could see.
+        asked, _, _ = evaluate(sensors.changed_sources, instance, deployment)
+        again, skips, context = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert [r.partition_key for r in asked] == ["shapes"]
+        assert not again
+        assert "left to changed_sources" in skips[0].skip_message
+        # The request is a run now, queued or later, and both know it by its target.
+        tags = asked[0].tags
+        job = defs.resolve_job_def("ingest")
+        asked_for = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.NOT_STARTED)
+        assert not evaluate(sensors.changed_sources, instance, deployment)[0]
+        monkeypatch.setattr(requests, "HEAD_START", 0)
+        _, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert "dataset_manifest:shapes is running" in skips[0].skip_message
+        # It is lost, and nobody else asks: then reconciliation does, with the same tags.
+        instance.delete_run(asked_for.run_id)
+        again, _, _ = evaluate(sensors.reconcile_selections, instance, deployment, cursor=context.cursor)
+        assert again[0].tags == tags
+
+
+def test_a_changed_source_is_waited_for_as_long_as_it_stays_the_same(monkeypatch):
+    from automation import requests
+    from vsel_platform.pipeline.plan import Step
+
+    def tick(cursor, want, at, asset="dataset_manifest"):
+        monkeypatch.setattr(requests, "time", SimpleNamespace(time=lambda: at))
+        waiting = requests.Waiting.load(cursor, 30)
+        return waiting.refusal(Step(asset, "a", want)) is None, waiting.cursor()
+
+    monkeypatch.setattr(requests, "HEAD_START", 1.5)
+    asked, cursor = tick(None, "x", 1000.0)
+    assert not asked
+    assert not tick(cursor, "x", 1000.0 + 30 * requests.HEAD_START - 1)[0]
+    assert tick(cursor, "x", 1000.0 + 30 * requests.HEAD_START + 1)[0]
+    assert not tick(cursor, "y", 1000.0 + 30 * requests.HEAD_START + 1)[0], "another change, another wait"
+    assert tick(None, "x", 1000.0, asset="selected_subset")[0], "nobody else asks for it"
+
+
+def test_an_error_that_stays_is_not_asked_for_again_until_its_input_changes(deployment):
+    directory, _, sensors, run = deployment
+    with dg.DagsterInstance.ephemeral() as instance:
+        (directory / "rows.json").write_text("[]")
+        with pytest.raises(VselError, match="has no rows") as caught:
+            run.drive(instance, ["random"], train=False, log=lambda _: None)
+        assert caught.value.exit_code == DataError.exit_code
+        requests, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert not requests
+        assert "would fail again" in skips[0].skip_message
+        assert "has no rows" in skips[0].skip_message
+        write_rows(directory, [*small_rows(), row(740)])
+        assert evaluate(sensors.reconcile_selections, instance, deployment)[0]
+
+
+@pytest.mark.parametrize("error", [StorageError("busy"), NotMaterializedError("gone"), RuntimeError("unforeseen")])
+def test_an_error_that_may_pass_is_asked_for_again(deployment, monkeypatch, error):
+    directory, _, sensors, run = deployment
+    from vsel_platform.pipeline import ingest
+
+    def fail(ctx, dataset):
+        raise error
+
+    monkeypatch.setattr(ingest, "run", fail)
+    with dg.DagsterInstance.ephemeral() as instance:
+        write_rows(directory, [*small_rows(), row(750)])
+        for _ in range(3):
+            assert evaluate(sensors.reconcile_selections, instance, deployment)[0]
+            with pytest.raises(VselError, match=str(error)):
+                run.drive(instance, ["random"], train=False, log=lambda _: None)
+        _, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
+        assert "failed 3 times" in skips[0].skip_message
+
+
 def test_failed_check_blocks_the_selection_in_another_run(deployment):
     directory, _, sensors, run = deployment
     with dg.DagsterInstance.ephemeral() as instance:
         write_rows(directory, [*small_rows(), *[{"id": i, "conversations": []} for i in range(60)]])
-        with pytest.raises(Exception, match="conversation_empty"):
+        with pytest.raises(VselError, match="conversation_empty") as caught:
             run.drive(instance, ["random"], train=False, log=lambda _: None)
+        assert caught.value.exit_code == NotMaterializedError.exit_code
         _, skips, _ = evaluate(sensors.reconcile_selections, instance, deployment)
         assert "quarantine_rate" in skips[0].skip_message
         write_rows(directory, small_rows())

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import typer
 from small_project import write_small_project
 from typer.testing import CliRunner
 
@@ -65,6 +68,32 @@ def test_every_command_explains_itself_with_an_example(command):
     result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert command == "config" or "vsel" in result.output
+
+
+def test_no_help_text_loses_a_bracket_to_markup():
+    """Rich reads [s] as a style and prints nothing for it."""
+    for name, command in typer.main.get_command(app).commands.items():
+        texts = [command.help or "", command.epilog or "", *(getattr(p, "help", None) or "" for p in command.params)]
+        assert not [text for text in texts if re.search(r"\[[a-z#/@]", text)], name
+
+
+def test_training_without_held_out_rows_says_that_nothing_is_evaluated(tmp_path_factory):
+    models = tmp_path_factory.mktemp("models")
+    trained = {"random": {"dataset": "shapes", "method": "random", "budget": {"rows": 8}}}
+    untrained = {"random": trained["random"] | {"train": False}}
+    for recipes_of, training, told in ((trained, {}, True), (untrained, {}, False), (trained, None, False)):
+        changes = {"recipes": recipes_of} | ({"training": training} if training is not None else {})
+        file = write_small_project(tmp_path_factory.mktemp("trained"), models, **changes)
+        arguments = ("run", "random", "--train", "--dry-run")
+        assert ("nothing is evaluated" in output(file, *arguments)) is told
+        assert json.loads(output(file, *arguments, "--json")), "one document, nothing else"
+        assert "nothing is evaluated" not in output(file, "run", "random", "--dry-run")
+
+
+def test_a_run_says_that_nothing_is_evaluated_too(tmp_path_factory, monkeypatch):
+    file = write_small_project(tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("models"), training={})
+    monkeypatch.setattr(deployment, "run_in_dagster", lambda project, names, *, train: 0)
+    assert "nothing is evaluated" in output(file, "run", "random", "--train")
 
 
 def test_init_writes_a_project_that_loads_and_never_replaces_one(tmp_path):
@@ -169,7 +198,8 @@ def test_sql_sees_the_store_as_it_was(project):
     error = raised(project, "sql", "from manifest", "--as-of", "2020-01-01")
     assert isinstance(error, QueryError)
     assert "the store was empty at 2020-01-01" in str(error)
-    rows = json.loads(output(project, "sql", "from manifest", "--as-of", "2100-01-01", "--json"))["rows"]
+    now = datetime.now(UTC).isoformat()
+    rows = json.loads(output(project, "sql", "from manifest", "--as-of", now, "--json"))["rows"]
     assert len(rows) == 96
 
 

@@ -1,6 +1,7 @@
 """`vsel ui` and where runs are recorded: a home per project, one UI per home, and no port of somebody else's."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -104,9 +105,18 @@ def test_a_home_that_cannot_be_made_is_refused(tmp_path):
         pass
 
 
+def a_daemon_is_seen(project, since):
+    try:
+        child_environment(ROOT, project, f"--refuse-daemon-since={since}")
+    except VselError as error:
+        assert "already works on the instance" in str(error)
+        return True
+    return False
+
+
 @pytest.mark.integration
 @pytest.mark.timeout(180)
-def test_the_command_serves_without_a_warning_of_its_own_and_only_once(project, tmp_path):
+def test_the_command_serves_once_without_a_warning_and_ends_its_services_on_sigterm(project, tmp_path):
     from dagster_services import service, wait_for
 
     port, log = free_port(), tmp_path / "ui.log"
@@ -126,6 +136,13 @@ def test_the_command_serves_without_a_warning_of_its_own_and_only_once(project, 
             )
             assert again.returncode == ConfigError.exit_code
             assert words in again.stderr
+        wait_for(lambda: a_daemon_is_seen(project, since=0), 60, log.read_text, process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+        ui.refuse_taken_port("127.0.0.1", port)
+        with ui.only_one(dagster_home(project)) as lock:
+            assert a_daemon_is_seen(project, since=0)
+            assert not a_daemon_is_seen(project, since=lock.ended), "the next UI is not refused for the last one"
     assert "superseded" not in log.read_text()
     assert "Found a dagster instance configuration" not in log.read_text()
     assert (project.parent / ".vsel" / "dagster" / "dagster.yaml").is_file()

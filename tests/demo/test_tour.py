@@ -47,6 +47,12 @@ def test_tasks_that_exact_match_cannot_judge_are_named_once(ctx):
     assert "typical: caption: worse, loss 1.255 -> 1.475" in text
 
 
+def test_where_results_are_in_the_ui_is_told(ctx):
+    lines = summary(ctx).splitlines()
+    place = next(i for i, line in enumerate(lines) if "make ui" in line)
+    assert lines[place + 1].lstrip().startswith("open Assets: the first page is empty until a run is started there")
+
+
 def test_files_of_the_tour_go_beside_the_project_where_nothing_tracks_them(ctx, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = where_to_look(ctx, tmp_path / "demo" / "vsel.yaml", reselection_s=2, total_s=9)

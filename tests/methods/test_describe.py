@@ -131,3 +131,14 @@ def test_the_text_has_a_line_for_everything():
     for heading in ("methods (a recipe's `method`", "scores (a recipe's `score`)", "quotas (a recipe's `quota`)"):
         assert any(line.startswith(heading) for line in lines)
     assert sum("needs: base_losses" in line for line in lines) >= 4
+    assert not [line for line in lines if "(default None" in line or "(default True" in line]
+    assert any("(default null): " in line for line in lines)
+
+
+def test_columns_of_the_text_stand_below_each_other_whatever_the_names(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    name = "a_rather_long_name_of_a_method"
+    lines = as_text(describe(project(tmp_path, {name: "own.py"}))).splitlines()
+    assert {len(line) - len(line[2:].lstrip()) for line in lines if line.startswith("   ")} == {2 + len(name) + 1}
+    named = [line for line in lines if line.startswith("  ") and line[2] != " "]
+    assert all(line[2 + len(name)] == " " and line[3 + len(name)] != " " for line in named)

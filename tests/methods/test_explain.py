@@ -35,7 +35,7 @@ def test_a_row_that_is_in_has_its_place_and_the_lowest_score_taken():
     assert (found.is_selected, found.score, found.group) == (True, 4, "all")
     assert (found.place, found.available, found.taken, found.cut) == (2, 5, 3, 3)
     assert found.sentence == (
-        "In: place 2 of 5 by score in all rows, of which 3 were taken. "
+        "In: place 2 of 5 by score among all rows, of which 3 were taken. "
         "It would be out with a smaller budget or more rows with a higher score."
     )
 
@@ -60,7 +60,7 @@ def test_as_many_more_places_as_are_told_are_enough():
 def test_places_are_counted_inside_the_group():
     found = explained(signals_of("abbab"), SCORES, method(quota="task"), 2, "r04")
     assert (found.group, found.place, found.available, found.taken, found.cut) == ("b", 2, 3, 1, 3)
-    assert "in group b, of which 1 were taken" in found.sentence
+    assert "by score in task b, of which 1 were taken" in found.sentence
 
 
 def test_a_group_without_a_place_needs_one():
@@ -74,6 +74,14 @@ def test_equal_scores_have_places_by_id():
     places = [explained(signals, [7, 7, 7], method(), 1, sample).place for sample in signals.sample_ids]
     assert places == [1, 2, 3]
     assert explained(signals, [7, 7, 7], method(), 1, "r00").is_selected
+
+
+def test_a_tie_at_the_threshold_is_told_on_both_sides_of_it_only():
+    signals = signals_of("aaaa")
+    tied = "have this same score: among them the id decides."
+    sentences = [explained(signals, [7, 7, 7, 9], method(), 3, sample).sentence for sample in signals.sample_ids]
+    assert [sentence.endswith(tied) for sentence in sentences] == [True, True, True, False]
+    assert tied not in explained(signals, [7, 7, 5, 9], method(), 3, "r01").sentence
 
 
 def test_a_row_without_a_score_is_no_peer_and_is_told_where_to_look():
@@ -125,6 +133,8 @@ def test_a_row_without_a_vector_competes_with_its_like():
     signals = Clustered(plain.sample_ids, plain.tasks, plain.image_ids)
     found = explained(signals, [1, 2, 3, 4, 5, 6], method(quota="cluster"), 3, "r04")
     assert (found.is_selected, found.group, found.place, found.available, found.taken) == (False, "no vector", 2, 2, 1)
+    assert "by score among the rows without a vector, of which" in found.sentence
+    assert "by score in cluster 1, of" in explained(signals, range(6), method(quota="cluster"), 3, "r03").sentence
 
 
 @pytest.mark.parametrize("sample", ["r99", ""])

@@ -169,6 +169,15 @@ def test_a_wrong_file_is_named(tmp_path, text, message):
         find_method(project({}, methods={"mine": "own.py"}, base_dir=tmp_path), "mine")
 
 
+def test_a_failing_file_is_told_with_its_line_and_keeps_its_traceback(tmp_path):
+    (tmp_path / "own.py").write_text("a = 1\n\n1 / 0\n")
+    options = {"methods": {"mine": "own.py"}, "base_dir": tmp_path}
+    with pytest.raises(ConfigError, match=r"methods\.mine: the file fails at .*own\.py, line 3: ZeroDivision") as error:
+        check_recipes(project({"r": {"method": "mine"}}, **options))
+    assert "VSEL_TRACEBACK=1" in str(error.value)
+    assert isinstance(error.value.__cause__.__cause__, ZeroDivisionError)
+
+
 def test_needs_are_those_of_all_parts():
     found = project({"r": {"method": "scalselect"}, "p": {"method": "presel"}, "x": {"method": "random"}})
     assert needs_of(found, found.recipe("r")) == ["representation_moments", "vision_representations"]

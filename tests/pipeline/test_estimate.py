@@ -172,7 +172,11 @@ def test_text_says_what_is_estimated_and_what_is_unknown(ctx):
     assert "unknown" not in exact.to_text()
     rough = Estimate(["a"], [Line("losses", 1, 1200, 2400, None, None, False)])
     assert "~1,200" in rough.to_text()
-    assert "unknown: " in rough.to_text()
+    assert "times are known after the first run in this store" in rough.to_text()
+    assert "unknown: " not in rough.to_text()
+    partly = Estimate(["a"], [*exact.lines, *rough.lines])
+    assert "unknown: " in partly.to_text()
+    assert "after the first run" not in partly.to_text()
     assert rough.to_dict()["lines"][0]["rows"] == 1200
 
 

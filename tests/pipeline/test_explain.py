@@ -125,12 +125,17 @@ def test_a_row_is_found_by_every_one_of_its_names(ctx):
 
 @pytest.mark.parametrize(
     "name",
-    ["bad-1", "position:98", "position:99", "position:-1", "position:", "position:²", f"position:{10**20}", "zzzz", "",
-     "abc", "0" * 64],
-)  # fmt: skip
-def test_quarantined_and_unknown_rows_are_refused_with_the_table_to_look_in(ctx, name):
-    with pytest.raises(SelectionError, match=r"names 0 rows.*table quarantine"):
+    ["bad-1", "position:98", "position:99", f"position:{10**20}", "zzzz", "", "abc", "0" * 64],
+)
+def test_quarantined_and_unknown_rows_are_refused_with_the_names_that_a_row_has(ctx, name):
+    with pytest.raises(SelectionError, match=rf"no accepted row is named '{name}'; give a sample_id .* position:N"):
         explain_row(ctx, "presel", name)
+
+
+@pytest.mark.parametrize("number", ["x", "-1", "", "²", "1.0"])
+def test_a_position_that_is_no_number_is_named(ctx, number):
+    with pytest.raises(SelectionError, match=f"'{number}' is no position"):
+        explain_row(ctx, "presel", f"position:{number}")
 
 
 @pytest.fixture
@@ -153,7 +158,7 @@ def test_source_ids_may_hold_any_character_and_may_be_numbers(named):
 
 
 def test_a_source_id_of_two_rows_is_ambiguous(named):
-    with pytest.raises(SelectionError, match="'twin' names 2 rows"):
+    with pytest.raises(SelectionError, match=r"'twin' names 2 rows.* N = 0, 2$"):
         find_row(named(["twin", "one", "twin"]), "shapes", "twin")
 
 

@@ -1,6 +1,7 @@
 """Scores as tables: each set of options once, missing ones NULL and counted, stale after what they depend on."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -177,7 +178,37 @@ def test_columns_of_any_kind_are_plain_values(project):
     assert first == {"characters": None, "half": 0.5}
     assert second == {"characters": "word", "half": None}
     assert table["sample_id"].to_pylist() == sorted(table["sample_id"].to_pylist())
-    with pytest.raises(
-        SelectionError, match=r"columns \['half'\] for 96 rows and declared columns \['characters', 'half'"
+    zeros = np.zeros(N_ROWS)
+    for found, words in (
+        (ScoreTable(zeros, {"half": half}), "gives no columns ['characters'], which its Score(columns=...) declares"),
+        (ScoreTable(zeros, {"half": half, "characters": half, "more": half}), "gives the columns ['more'], which its"),
+        (ScoreTable(zeros, {"half": half[1:], "characters": half}), "gives 95 values in column half for 96 rows"),
+        (ScoreTable(zeros[:3]), "score length gives 3 scores for 96 rows; give one for every row, NaN"),
     ):
-        method_scores.score_table(signals, method, ScoreTable(np.zeros(N_ROWS), {"half": half}))
+        with pytest.raises(SelectionError, match=re.escape(words)):
+            method_scores.score_table(signals, method, found)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return {}['x']", r"score length of method own fails at .*own.py, line 11: KeyError: 'x'. VSEL_TRACEBACK=1"),
+        ("return signals.n_characters", r"score length gives ndarray, not ScoreTable\(scores\)"),
+        ("import json; json.loads('{')", r"score length of method own fails at .*own.py, line 11: JSONDecodeError: "),
+    ],
+)
+def test_a_failing_score_of_the_projects_own_is_told_with_its_line(project, body, message):
+    line = "    n = signals.n_characters.astype(float)"
+    assert OWN.split("\n")[10] == line
+    (project.directory / "own.py").write_text(OWN.replace(line, f"    {body}"))
+    with pytest.raises(SelectionError, match=message):
+        method_scores.run(context(project), "length", "shapes")
+
+
+def test_a_fault_of_the_platforms_own_scores_is_not_called_one_of_the_project(project, monkeypatch):
+    ctx = context(project)
+    (method, _) = method_scores.variants(ctx, "length", "shapes")
+    broken = replace(method.score, compute=lambda signals, options: {}["x"])
+    monkeypatch.setitem(method_scores.SCORES, "length", broken)
+    with pytest.raises(KeyError):
+        method_scores._computed(None, replace(method, score=broken))

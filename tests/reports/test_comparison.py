@@ -16,6 +16,7 @@ from vsel_platform.pipeline.compare import BANDED, RANDOM_SEEDS, Comparison
 from vsel_platform.pipeline.cost_lines import duration
 from vsel_platform.reports import comparison
 from vsel_platform.reports.comparison import (
+    LEGEND,
     as_text,
     comparison_page,
     comparison_plots,
@@ -24,6 +25,8 @@ from vsel_platform.reports.comparison import (
     overlap_map,
     pairs_table,
     recipes_table,
+    sheet_recipes,
+    sheets_note,
 )
 from vsel_platform.reports.style import MAX_PNG_BYTES
 from vsel_platform.selection.comparison import Pool, facts, jaccard, random_bands, random_order
@@ -169,6 +172,8 @@ def test_points_are_the_selections_and_bars_the_random_range(drawn):
         for row, bar, point in zip(found.rows, bars, points, strict=True):
             own, low, high = (scale * row[key] for key in (name, f"{name}_random_low", f"{name}_random_high"))
             assert list(bar.get_xdata()) == [low, high]
+            assert bar.get_solid_capstyle() == "butt"  # a rounded end reaches over values that are outside
+            assert bar.get_marker() == "|"  # a range of one value is seen too
             assert list(point.get_xdata()) == [own]
             colour = comparison.SELECTED if low <= own <= high else comparison.WARNING
             assert point.get_color() == colour
@@ -209,6 +214,30 @@ def test_the_first_recipe_is_shown_against_all_others(stored):
         check(plot.png)
 
 
+@pytest.mark.parametrize(
+    ("n", "random", "expected"),
+    [
+        (14, 12, ["recipe_1", "recipe_2", "recipe_3", "recipe_4", "recipe_5", "recipe_12"]),
+        (14, 2, [f"recipe_{i}" for i in range(1, 7)]),
+        (14, 0, [f"recipe_{i}" for i in range(1, 7)]),
+        (7, 6, [f"recipe_{i}" for i in range(1, 7)]),
+    ],
+)
+def test_the_random_recipe_is_among_the_shown_ones_and_what_is_left_out_is_said(n, random, expected):
+    found = many(n)
+    found.rows[random]["method"] = "random"
+    assert sheet_recipes(found) == expected
+    note = sheets_note(found)
+    assert note.startswith("Contact sheets: 6 of the 13 pairs of recipe_0; `vsel compare A B") if n == 14 else not note
+
+
+def test_the_page_says_that_it_shows_a_part(stored, monkeypatch):
+    ctx, found = stored
+    assert "Contact sheets:" not in comparison_page(ctx, found)
+    monkeypatch.setattr(comparison, "MAX_SHEETS", 1)
+    assert "Contact sheets: 1 of the 2 pairs of typical" in comparison_page(ctx, found)
+
+
 def test_the_page_holds_every_recipe_pair_and_plot_and_escapes_names(stored):
     ctx, found = stored
     page = comparison_page(ctx, found)
@@ -242,8 +271,10 @@ def test_figures_stand_with_their_random_range():
     found = many(2)
     table, row = recipes_table(found), found.rows[0]
     low, high = row["cluster_coverage_random_low"], row["cluster_coverage_random_high"]
-    assert f"{row['cluster_coverage']:.1%} (random {low:.1%} to {high:.1%})" in table
-    assert f"{row['tokens']:,.0f} (random" in table
+    small = f'<span class="small">{low:.1%} to {high:.1%}</span>'
+    assert f"""<td class="n">{row["cluster_coverage"]:.1%}{small}</td>""" in table
+    assert f"""<td class="n">{row["tokens"]:,.0f}<span""" in table
+    assert table.count("(random") == 0
 
 
 def test_what_nothing_is_known_about_is_not_called_zero(drawn):
@@ -277,9 +308,10 @@ def test_the_text_has_a_line_for_every_recipe_and_pair(stored):
         assert f"{row['tokens']:,.0f}" in line
     assert lines[1].endswith(f" {duration(2.5 * 3600)}")
     assert all(line.endswith("unknown") for line in lines[2:4])
-    assert lines[4] == ""
-    assert len(lines) == 6 + len(found.pairs)
-    starts = {line.split("  ")[0] for line in lines[6:]}
+    start = 4 + len(f"\n{LEGEND}\n".split("\n"))
+    assert "\n".join(lines[4:start]) == f"\n{LEGEND}\n"
+    assert len(lines) == start + 1 + len(found.pairs)
+    starts = {line.split("  ")[0] for line in lines[start + 1 :]}
     assert starts == {f"{pair['recipe']} / {pair['other']}" for pair in found.pairs}
 
 
@@ -291,6 +323,6 @@ def test_columns_of_the_text_are_aligned_whatever_the_names(names):
         names = [f"{name}{i}" for i, name in enumerate(names)]
     rng = np.random.default_rng(0)
     found = compared({name: rng.permutation(N_ROWS)[:20] for name in names}, pool_of())
-    lines = as_text(found, dict.fromkeys(names)).split("\n")
-    for block in (lines[: len(names) + 1], lines[len(names) + 2 :]):
-        assert len({len(line) for line in block}) == 1
+    recipes, pairs = as_text(found, dict.fromkeys(names)).split(f"\n\n{LEGEND}\n\n")
+    for block in (recipes, pairs):
+        assert len({len(line) for line in block.split("\n")}) == 1

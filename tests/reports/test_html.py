@@ -108,6 +108,9 @@ def test_tasks_have_totals_with_reference_and_a_named_share(page):
     cells = page.texts[page.texts.index("With reference") :]
     assert cells[cells.index(NASTY) : cells.index("count")].count("6") == 1
     assert any(text.startswith("Share, budget and selected rows are without the reference rows") for text in page.texts)
+    text_only = [TaskBudget("text", 400, 0, 60, 60, 0.0, 0.4), TaskBudget("none", 4, 0, 0, 0, 0.0, 0.4)]
+    assert {"own stratum", "0.0%"} <= set(Page(selection_page(report(tasks=text_only))).texts)
+    assert "own stratum" not in Page(selection_page(report(tasks=text_only, method="visnec"))).texts
     assert "Share of the budget" in Page(selection_page(report(method="random"))).texts
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from resources import compute, pipes_worker
 from resources.compute import ComputeBackend
+from resources.failures import EXIT_CODE
 from resources.project import ProjectResource
 from vsel_platform.errors import DataError, NotMaterializedError, OutOfMemoryError, StorageError
 from vsel_platform.pipeline.context import StageResult, no_progress
@@ -43,6 +44,7 @@ def test_an_error_that_stays_is_one_failure_with_its_text(tmp_path, backend, cap
     assert "STEP_UP_FOR_RETRY" not in events
     failure = next(event for event in result.all_events if event.is_step_failure).step_failure_data
     assert TEXT in failure.user_failure_data.description
+    assert failure.user_failure_data.metadata[EXIT_CODE].value == NotMaterializedError.exit_code
     if backend == "subprocess":
         assert "resources/pipes_worker.py" not in capfd.readouterr().err, "the child prints no traceback"
 
@@ -83,7 +85,8 @@ def test_the_worker_reports_an_unforeseen_error_and_prints_its_traceback(job, mo
         raise RuntimeError("no kernel image")
 
     monkeypatch.setattr(pipes_worker, "run_job", fail)
-    assert pipes_worker.outcome(job, no_progress) == {"error": "RuntimeError: no kernel image", "is_passing": True}
+    expected = {"error": "RuntimeError: no kernel image", "is_passing": True, "exit_code": 1}
+    assert pipes_worker.outcome(job, no_progress) == expected
     assert "Traceback" in capsys.readouterr().err
 
 

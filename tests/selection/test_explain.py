@@ -57,6 +57,17 @@ def test_the_change_it_names_works(rows):
     assert explain(changed, select(changed), name, OPTIONS).is_selected
 
 
+def test_a_tie_with_the_lowest_row_taken_is_told(rows):
+    taken = select(rows)
+    outside = {name: explain(rows, taken, name, OPTIONS) for name in rows.sample_ids if name not in taken}
+    name, found = next((name, e) for name, e in outside.items() if e.place is not None)
+    assert "lowest one taken" not in found.sentence
+    equal = rows.typicality.copy()
+    equal[rows.sample_ids.index(name)] = found.cut
+    tied = explain(replace(rows, typicality=equal), taken, name, OPTIONS)
+    assert "its typicality is the lowest one taken: the first row of every image goes first, then" in tied.verdict
+
+
 @pytest.mark.parametrize(("name", "verdict"), [
     ("r003", "text-only row"), ("r021", "reference row"), ("r050", "no typicality"),
 ])  # fmt: skip

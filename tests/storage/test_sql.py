@@ -1,5 +1,6 @@
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -119,12 +120,28 @@ def test_an_error_inside_the_query_is_told(store):
 def test_time_travel_reaches_queries(store):
     (pointer,) = store.pointers("quarantine")
     count = "SELECT count(*) FROM quarantine"
-    assert run_query(store, count, as_of="2100-01-01").rows == [(3,)]
+    assert run_query(store, count, as_of=datetime.now(UTC).isoformat()).rows == [(3,)]
+    with pytest.raises(QueryError, match="2100-01-01 is in the future"):
+        run_query(store, count, as_of="2100-01-01")
     with pytest.raises(QueryError, match="the store was empty at 2000-01-01"):
         run_query(store, count, as_of="2000-01-01")
     assert run_query(store, count, manifest={"inputs": [pointer.reference]}).rows == [(3,)]
     with pytest.raises(QueryError, match="not a time"):
         run_query(store, count, as_of="yesterday")
+
+
+@pytest.mark.parametrize(
+    ("as_of", "message"),
+    [("yesterday", "not a time"), ("2100-01-01", "in the future"), ("2000-01-01", "the store was empty at 2000")],
+)
+def test_a_time_is_checked_for_a_query_without_tables_too(store, as_of, message):
+    with pytest.raises(QueryError, match=message):
+        run_query(store, "select 1", as_of=as_of)
+
+
+def test_an_empty_store_had_no_state_at_any_time(tmp_path):
+    with pytest.raises(QueryError, match="the store is empty"):
+        run_query(Store(str(tmp_path)), "select 1", as_of="2020-01-01")
 
 
 def test_the_process_keeps_no_files(store, monkeypatch, tmp_path):
@@ -133,6 +150,14 @@ def test_the_process_keeps_no_files(store, monkeypatch, tmp_path):
     with pytest.raises(QueryError):
         run_query(store, "SELECT nothing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_code_in_the_current_directory_is_not_run(store, monkeypatch, tmp_path):
+    package = tmp_path / "vsel_platform"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('code of the current directory')")
+    monkeypatch.chdir(tmp_path)
+    assert run_query(store, "SELECT 1").rows == [(1,)]
 
 
 def test_a_process_that_dies_is_told(store, monkeypatch):

@@ -25,8 +25,8 @@ def sql(
     as_of: Annotated[str | None, typer.Option(help="Read the store as it was at this time (ISO 8601, UTC).")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Read what this selection manifest was made from.")] = None,
     rows: Annotated[int, typer.Option(help="Largest number of rows.")] = 10_000,
-    seconds: Annotated[float, typer.Option(help="Time limit [s].")] = 30,
-    memory_mib: Annotated[int, typer.Option(help="Memory limit [MiB].")] = 1024,
+    seconds: Annotated[float, typer.Option(help="Time limit in seconds.")] = 30,
+    memory_mib: Annotated[int, typer.Option(help="Memory limit in MiB.")] = 1024,
     json: JsonOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:

@@ -18,6 +18,7 @@ from vsel_platform.cli.app import (
     say,
 )
 from vsel_platform.cli.progress import console_progress
+from vsel_platform.config import Project
 from vsel_platform.errors import SelectionError, VerificationError
 
 RecipeArgument = Annotated[str, typer.Argument(help="Recipe of the project file.")]
@@ -39,6 +40,8 @@ def run(
     names = list(recipes or ctx.project.recipes)
     for name in names:
         ctx.project.recipe(name)
+    if train and (missing := not_evaluated(ctx.project, names)):
+        typer.echo(missing, err=json)
     if dry_run:
         from vsel_platform.pipeline.estimate import estimate
         from vsel_platform.pipeline.used_models import used_models
@@ -62,6 +65,13 @@ def run(
     from vsel_platform.cli.deployment import run_in_dagster
 
     raise typer.Exit(run_in_dagster(project, names, train=train))
+
+
+def not_evaluated(project: Project, recipes: list[str]) -> str | None:
+    """Why training the recipes ends without an evaluation; None if there is one, or nothing is trained."""
+    if project.training.evaluation or not any(project.recipe(name).train for name in recipes):
+        return None
+    return "nothing is evaluated: training.evaluation of the project file names no file with held-out rows"
 
 
 @app.command(epilog="Example: vsel select presel_15")

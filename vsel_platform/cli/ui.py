@@ -1,9 +1,7 @@
 """`vsel ui`: the Dagster UI with its daemon, once per Dagster instance."""
 
 import fcntl
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import orjson
 import typer
 
 from vsel_platform.cli.app import DEFAULT_PROJECT, ProjectOption, app, open_project, say
+from vsel_platform.cli.child_group import run_group
 from vsel_platform.cli.deployment import child_environment, dagster_home, deployment_root, project_path
 from vsel_platform.errors import ConfigError
 
@@ -44,29 +43,10 @@ def ui(
         command = [sys.executable, "-W", SUPERSEDED, "-m", "dagster", "dev"]
         command += ["-w", str(root / "workspace.yaml"), "-h", host, "-p", str(port)]
         lock.write(url, lock.ended)
-        code = _run(command, environment, lock.file.fileno())
+        # From the home: in a directory with another dagster.yaml Dagster would warn of that one.
+        code = run_group(command, environment, Path(environment["DAGSTER_HOME"]), [lock.file.fileno()])
         lock.write("", time.time())
-    raise typer.Exit(max(code, 0))
-
-
-def _run(command: list[str], environment: dict[str, str], lock: int) -> int:
-    process = subprocess.Popen(  # noqa: S603
-        command,
-        cwd=environment["DAGSTER_HOME"],  # from a directory with another dagster.yaml it would warn of that one
-        env=environment,
-        pass_fds=[lock],
-        preexec_fn=restore_signals,  # noqa: PLW1509
-    )
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        return process.wait(timeout=60)
-
-
-def restore_signals() -> None:
-    """Give a child the default SIGINT: Dagster copies its handler, and an ignored one cannot be stopped."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise typer.Exit(code)
 
 
 @dataclass

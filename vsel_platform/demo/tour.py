@@ -18,6 +18,7 @@ def where_to_look(ctx: Context, project: Path, *, reselection_s: float, total_s:
         "",
         "Where to look next (commands are in .venv/bin):",
         "  make ui                                  the Dagster UI: assets, lineage, plots, runs",
+        "                                           open Assets: the first page is empty until a run is started there",
         f'  vsel sql{option} "from selected_subset select task, count(*) group by all"',
         f"  vsel explain{option} position:0 -r {recipe}   why a row is in or out",
         f"  vsel export{option} {recipe} --to {folder}/selected.json --manifest {folder}/manifest.json",

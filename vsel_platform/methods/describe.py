@@ -3,6 +3,7 @@
 from importlib.metadata import entry_points
 from typing import Any
 
+import orjson
 from pydantic import BaseModel
 
 from vsel_platform.config import Project
@@ -78,22 +79,31 @@ def _known(options: type[BaseModel]) -> dict[str, Any]:
 
 def as_text(found: dict[str, list[dict[str, Any]]]) -> str:
     """The same for people."""
+    width = max(len(entry["name"]) for entries in found.values() for entry in entries)
     lines = ["methods (a recipe's `method`; `compose` takes any parts)"]
     for method in found["methods"]:
         paper = f"  [{method['paper']}]" if method["paper"] else ""
-        lines.append(f"  {method['name']:14} {method['parts']}{paper}")
+        lines.append(f"  {method['name']:{width}} {method['parts']}{paper}")
         if method["deviation"]:
-            lines.append(f"  {'':14} differs: {method['deviation']}")
-        lines += _option_lines(method["options"])
+            lines.append(f"  {'':{width}} differs: {method['deviation']}")
+        lines += _option_lines(method["options"], width)
     for kind in ("scores", "quotas", "diversity"):
         lines += ["", f"{kind} (a recipe's `{kind.removesuffix('s')}`)"]
         for part in found[kind]:
-            lines.append(f"  {part['name']:14} {part['description']}")
+            lines.append(f"  {part['name']:{width}} {part['description']}")
             if part.get("needs"):
-                lines.append(f"  {'':14} needs: {', '.join(part['needs'])}")
-            lines += _option_lines(part["options"])
+                lines.append(f"  {'':{width}} needs: {', '.join(part['needs'])}")
+            lines += _option_lines(part["options"], width)
     return "\n".join(lines)
 
 
-def _option_lines(options: dict[str, Any]) -> list[str]:
-    return [f"  {'':14} {n} (default {option['default']}): {option['description']}" for n, option in options.items()]
+def _option_lines(options: dict[str, Any], width: int) -> list[str]:
+    return [
+        f"  {'':{width}} {name} (default {_as_written(option['default'])}): {option['description']}"
+        for name, option in options.items()
+    ]
+
+
+def _as_written(value: Any) -> str:
+    """A default as a project file has it."""
+    return value if value and isinstance(value, str) else orjson.dumps(value, default=str).decode()

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vsel_platform.errors import SelectionError
-from vsel_platform.methods.api import Floats, Signals
+from vsel_platform.methods.api import Floats, Groups, Signals
+from vsel_platform.methods.quotas import NO_VECTOR
 from vsel_platform.methods.registry import Composition
 
 
@@ -58,10 +59,25 @@ def standing(
     taken = [j for j in peers.tolist() if signals.sample_ids[j] in chosen]
     cut = float(scores[taken].min()) if taken else None
     group = groups.names[int(groups.labels[i])]
-    where = "all rows" if len(groups.names) == 1 else f"group {group}"
-    words = f"place {place} of {len(peers)} by score in {where}, of which {len(taken)} were taken"
-    sentence = f"{side}: {words}. {_change(is_in, place, len(taken), cut, method)}"
+    words = f"place {place} of {len(peers)} by score {_where(groups, group, signals.tasks[i])}"
+    change = _change(is_in, place, len(taken), cut, method)
+    if (
+        cut == scores[i]
+        and (scores[peers] == cut).sum() > (scores[taken] == cut).sum()
+        and method.diversity.name == "top"
+    ):
+        change += " Rows in and rows out have this same score: among them the id decides."
+    sentence = f"{side}: {words}, of which {len(taken)} were taken. {change}"
     return Standing(is_in, float(scores[i]), group, place, len(peers), len(taken), cut, sentence)
+
+
+def _where(groups: Groups, group: str, task: str) -> str:
+    """The group in words: quotas name groups by task, by cluster, or by stratum."""
+    if len(groups.names) == 1:
+        return "among all rows"
+    if group == NO_VECTOR:
+        return "among the rows without a vector"
+    return f"in task {group}" if group == task else f"in {group}"
 
 
 def _change(is_in: bool, place: int, taken: int, cut: float | None, method: Composition) -> str:

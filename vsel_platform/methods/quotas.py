@@ -9,6 +9,7 @@ from vsel_platform.methods.geometry_scores import ClusterOptions, clustering_of
 from vsel_platform.selection.diversity import normalise_rows
 
 DENSITY_ROWS = 1000
+NO_VECTOR = "no vector"
 
 
 def one_group(signals: Signals, scores: Floats, options: Options) -> Groups:
@@ -49,7 +50,7 @@ def _cluster_groups(labels: Indices, weights: Floats, scores: Floats) -> Groups:
         return Groups(labels, names, weights.tolist())
     share = rest.sum() / max(1, (labels >= 0).sum())
     labels = np.where(rest, len(weights), labels)
-    return Groups(labels, [*names, "no vector"], [*weights.tolist(), float(weights.sum() * share)])
+    return Groups(labels, [*names, NO_VECTOR], [*weights.tolist(), float(weights.sum() * share)])
 
 
 def equal_clusters(signals: Signals, scores: Floats, options: ClusterOptions) -> Groups:

@@ -11,11 +11,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from vsel_platform.config import Project, RecipeSettings
+from vsel_platform.config_errors import problems
 from vsel_platform.errors import ConfigError
 from vsel_platform.identity import fingerprint
 from vsel_platform.methods import diversity_rules, free2ds_scores, geometry_scores, loss_scores, quotas, scalselect
 from vsel_platform.methods.alignment import CLIP_SCORE
 from vsel_platform.methods.api import Clustering, Diversity, Method, Need, Options, Quota, Score
+from vsel_platform.methods.own_code import describe_failure
 from vsel_platform.methods.presel_types import PreselOptions
 
 ENTRY_POINT_GROUP = "vsel_platform.methods"
@@ -202,14 +204,16 @@ def _space(options: Options) -> list[Need]:
 
 def check_recipes(project: Project) -> None:
     """Raise ConfigError that names every recipe whose method or options are wrong."""
-    problems = []
+    wrong: dict[str, ConfigError] = {}
     for name, recipe in project.recipes.items():
         try:
             _check_recipe(project, recipe)
         except ConfigError as error:
-            problems.append(f"  recipes.{name}: {error}")
-    if problems:
-        raise ConfigError(f"{len(problems)} of {len(project.recipes)} recipes cannot be used\n" + "\n".join(problems))
+            wrong[name] = error
+    if wrong:
+        lines = [f"{len(wrong)} of {len(project.recipes)} recipes cannot be used"]
+        lines += [f"  recipes.{name}: {error}" for name, error in wrong.items()]
+        raise ConfigError("\n".join(lines)) from next(iter(wrong.values()))
 
 
 def _check_recipe(project: Project, recipe: RecipeSettings) -> None:
@@ -259,7 +263,7 @@ def load_method_file(path: Path, name: str) -> Method:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"methods.{name}: {path} fails: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"methods.{name}: the file fails at {describe_failure(error, str(path))}") from error
     method = _checked(getattr(module, "METHOD", None), f"methods.{name}: {path}")
     return replace(method, name=name, source=hashlib.sha256(source).hexdigest()[:16])
 
@@ -311,8 +315,7 @@ def _options(kind: type[BaseModel], options: Mapping[str, Any], method: str, *, 
         own = {name: value for name, value in options.items() if strict or name in kind.model_fields}
         return kind.model_validate(own)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"method {method}: options: {'; '.join(lines)}") from error
+        raise ConfigError(f"method {method}: options: {'; '.join(problems(error, kind))}") from error
 
 
 def needs_of(project: Project, recipe: RecipeSettings) -> list[Need]:

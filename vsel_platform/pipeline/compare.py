@@ -41,7 +41,7 @@ from vsel_platform.tables import TABLES
 
 STAGE = "method_comparison"
 RECIPES_TABLE, PAIRS_TABLE, PAGE = "compared_recipes", "compared_pairs", "comparison"
-COMPARE_CODE = "method_comparison-1"
+COMPARE_CODE = "method_comparison-2"
 RANDOM_SEEDS = (1, 2, 3, 4, 5, 6, 7)
 CLUSTERS_PER_ROOT = 4
 BANDED = ("task_coverage", "cluster_coverage", "image_coverage", "repeated_images", "tokens")

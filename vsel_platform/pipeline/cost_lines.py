@@ -54,7 +54,9 @@ class Estimate:
             lines.append(
                 "~ depends on what the stages before it find; a changed source is taken to keep the rows that it had"
             )
-        if any(line.seconds is None for line in self.lines):
+        if self.seconds is None:
+            lines.append("times are known after the first run in this store: no stage has run under these models yet")
+        elif any(line.seconds is None for line in self.lines):
             lines.append("unknown: this stage has not run in this store under this model yet")
         return "\n".join(lines + older)
 

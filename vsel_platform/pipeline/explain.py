@@ -51,17 +51,24 @@ def find_row(ctx: Context, dataset: str, name: str) -> dict[str, Any]:
     """
     table = ctx.store.read_partition("manifest", {"dataset": dataset})
     if name.startswith("position:"):
-        mask = pc.equal(table["position"].cast(pa.string()), name.removeprefix("position:"))
+        number = name.removeprefix("position:")
+        if not number.isdecimal():
+            raise SelectionError(f"{name!r}: {number!r} is no position; give position:N with a number from 0")
+        mask = pc.equal(table["position"].cast(pa.string()), number)
     else:
         by_source = pc.is_in(table["source_id"], pa.array([name, orjson.dumps(name).decode()]))
         prefix = pc.starts_with(table["sample_id"], name) if len(name) >= 4 else pc.equal(table["sample_id"], name)
         mask = pc.or_(pc.fill_null(by_source, False), prefix)
     found = table.filter(mask).to_pylist()
-    if len({row["sample_id"] for row in found}) != 1:
-        count = len(found)
+    if not found:
         raise SelectionError(
-            f"dataset {dataset}: {name!r} names {count} rows; give a sample_id, a source id that occurs once, "
-            "or position:N (a quarantined row is in the table quarantine, not here)"
+            f"dataset {dataset}: no accepted row is named {name!r}; give a sample_id (4 characters or more of its "
+            "beginning are enough), a source id, or position:N"
+        )
+    if len({row["sample_id"] for row in found}) != 1:
+        raise SelectionError(
+            f"dataset {dataset}: {name!r} names {len(found)} rows; give more of the sample_id, or position:N, "
+            f"here N = {', '.join(str(row['position']) for row in found[:5])}{', ...' if len(found) > 5 else ''}"
         )
     return dict(found[0])
 

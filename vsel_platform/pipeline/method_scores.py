@@ -7,9 +7,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from vsel_platform.errors import SelectionError
+from vsel_platform.errors import SelectionError, VselError
 from vsel_platform.methods.api import ScoreTable
-from vsel_platform.methods.registry import Composition, scores_of
+from vsel_platform.methods.own_code import describe_failure, file_of
+from vsel_platform.methods.registry import SCORES, Composition, scores_of
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.method_signals import StoreSignals
 from vsel_platform.pipeline.needs import need_pointers
@@ -101,7 +102,7 @@ def run(ctx: Context, score: str, dataset: str) -> StageResult:
 def _score(ctx: Context, dataset: str, method: Composition) -> Pointer:
     wanted = inputs(ctx, dataset, method)
     signals = StoreSignals(ctx, source_pointers(ctx, dataset, method))
-    found = method.score.compute(signals, method.score_options)
+    found = _computed(signals, method)
     return publish_checked(
         ctx,
         TABLE,
@@ -115,15 +116,41 @@ def _score(ctx: Context, dataset: str, method: Composition) -> Pointer:
     )
 
 
+def _computed(signals: StoreSignals, method: Composition) -> ScoreTable:
+    """The score. Raises SelectionError that names file and line for a failure in a score that is not the platform's."""
+    try:
+        found = method.score.compute(signals, method.score_options)
+    except VselError:
+        raise
+    except Exception as error:
+        if SCORES.get(method.score.name) is method.score:
+            raise
+        where = describe_failure(error, file_of(method.score.compute))
+        raise SelectionError(f"score {method.score.name} of method {method.method.name} fails at {where}") from error
+    if not isinstance(found, ScoreTable):
+        raise SelectionError(f"score {method.score.name} gives {type(found).__name__}, not ScoreTable(scores)")
+    return found
+
+
+def _misfit(n: int, declared: set[str], found: ScoreTable) -> str | None:
+    """What is wrong with the shape of a score's rows and columns, None if nothing is."""
+    if len(found.score) != n:
+        return f"{len(found.score)} scores for {n} rows; give one for every row, NaN where there is none"
+    if set(found.columns) - declared:
+        return f"the columns {sorted(set(found.columns) - declared)}, which its Score(columns=...) does not declare"
+    if declared - set(found.columns):
+        return f"no columns {sorted(declared - set(found.columns))}, which its Score(columns=...) declares"
+    lengths = {name: len(values) for name, values in found.columns.items() if len(values) != n}
+    return f"{', '.join(f'{v} values in column {k}' for k, v in lengths.items())} for {n} rows" if lengths else None
+
+
 def score_table(signals: StoreSignals, method: Composition, found: ScoreTable) -> pa.Table:
     """Rows of `method_scores`. Raises SelectionError if the score gives other rows or columns than it says."""
     n = len(signals.sample_ids)
     declared = {column.name for column in method.score.columns}
-    if len(found.score) != n or set(found.columns) != declared or any(len(v) != n for v in found.columns.values()):
-        raise SelectionError(
-            f"score {method.score.name}: {len(found.score)} scores and columns {sorted(found.columns)} for {n} rows "
-            f"and declared columns {sorted(declared)}"
-        )
+    misfit = _misfit(n, declared, found)
+    if misfit:
+        raise SelectionError(f"score {method.score.name} gives {misfit}")
     value = np.where(np.isfinite(found.score), found.score, np.nan)
     own = {name: _plain(values) for name, values in found.columns.items()}
     details: list[str | None] = [None] * n

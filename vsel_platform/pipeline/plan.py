@@ -27,8 +27,9 @@ from vsel_platform.pipeline import (
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.lookup import dataset_shards
 
+INGEST = "dataset_manifest"
 SIGNAL_STAGES = (
-    "dataset_manifest",
+    INGEST,
     "image_embeddings",
     "text_embeddings",
     "vision_representations",
@@ -45,6 +46,11 @@ SIGNAL_STAGES = (
 TRAIN_STAGES = ("finetuned_checkpoint", "evaluation")
 
 
+def target(asset: str, key: str) -> str:
+    """How a partition of an asset is named: `asset:key`."""
+    return f"{asset}:{key}"
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One partition of one asset that has to be materialized. `want` names the state it should reach."""
@@ -55,8 +61,8 @@ class Step:
 
     @property
     def target(self) -> str:
-        """`asset:key`, the same for every attempt."""
-        return f"{self.asset}:{self.key}"
+        """The same for every attempt."""
+        return target(self.asset, self.key)
 
 
 def next_steps(ctx: Context, recipes: list[str], *, train: bool = False) -> list[Step]:
@@ -72,6 +78,11 @@ def next_steps(ctx: Context, recipes: list[str], *, train: bool = False) -> list
         if steps:
             return steps
     return []
+
+
+def ingest_step(ctx: Context, dataset: str) -> Step:
+    """The step that brings a dataset to the present content of its source. Raises DataError if there is none."""
+    return Step(INGEST, dataset, _want_manifest(ctx, dataset))
 
 
 def _stale(ctx: Context, stage: str, recipes: list[str]) -> Iterator[Step]:

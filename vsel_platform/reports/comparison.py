@@ -30,6 +30,10 @@ from vsel_platform.reports.style import (
 from vsel_platform.reports.thumbnails import contact_sheet
 
 MAX_SHEETS = 6
+LEGEND = (
+    "clusters, images: share of which a row is selected; if random: clusters of random selections of the same size;\n"
+    "repeats: rows that repeat an image; train time: of fine-tuning on the rows, known after the first training here"
+)
 CANDIDATES = 400
 NAME_LIMIT = 22
 PANELS = (
@@ -118,10 +122,12 @@ def coverage_panels(found: Comparison) -> bytes:
 
 
 def _points(axes: Any, found: Comparison, name: str, scale: float) -> None:
+    # Without a mark at its ends a range of one value would not be seen.
+    ends = {"marker": "|", "markersize": 6.5, "markeredgewidth": 1.5}
     for row, values in enumerate(found.rows):
         low, high, own = (values[key] * scale for key in (f"{name}_random_low", f"{name}_random_high", name))
         outside = own < low or own > high
-        axes.plot([low, high], [row, row], color=POOL, linewidth=7, solid_capstyle="round", zorder=1)
+        axes.plot([low, high], [row, row], color=POOL, linewidth=7, solid_capstyle="butt", zorder=1, **ends)
         axes.plot([own], [row], "o", color=WARNING if outside else SELECTED, markersize=6, zorder=2)
 
 
@@ -156,20 +162,41 @@ def comparison_plots(ctx: Context, found: Comparison) -> list[Plot]:
     """All plots of a comparison: overlap, coverage, and sheets of the first recipe against others."""
     made: dict[str, bytes | None] = {"overlap": overlap_map(found), "coverage": coverage_panels(found)}
     first = found.recipes[0]
-    for other in found.recipes[1 : MAX_SHEETS + 1]:
+    for other in sheet_recipes(found):
         made[f"{first} against {other}"] = keep_drop_sheet(ctx, found, first, other)
     return [Plot(name, png) for name, png in made.items() if png is not None]
+
+
+def sheet_recipes(found: Comparison) -> list[str]:
+    """Recipes that the first one is shown against: the next ones, a random one always among them if there is one."""
+    others = found.recipes[1:]
+    random = [str(row["recipe"]) for row in found.rows if row["method"] == "random" and row["recipe"] in others][:1]
+    rest = [name for name in others if name not in random][: MAX_SHEETS - len(random)]
+    return [name for name in others if name in (*rest, *random)]
+
+
+def sheets_note(found: Comparison) -> str:
+    """Which pairs have no contact sheet, and how to see them; empty if the first recipe is shown against all."""
+    others, shown = len(found.recipes) - 1, len(sheet_recipes(found))
+    if shown == others:
+        return ""
+    return (
+        f"Contact sheets: {shown} of the {others} pairs of {found.recipes[0]}; "
+        "`vsel compare A B --page FILE` shows any other pair."
+    )
 
 
 def comparison_page(ctx: Context, found: Comparison) -> str:
     """The page as one HTML document."""
     title = f"Comparison of selections of {found.dataset}"
     lead = f"{len(found.recipes)} selections, each against {len(RANDOM_SEEDS)} random ones of its size."
+    note = sheets_note(found)
+    shown = f'<p class="lead">{escape(note)}</p>' if note else ""
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(lead)}</p>',
         section("Selections", recipes_table(found)),
-        section("Plots", "".join(figure(plot) for plot in comparison_plots(ctx, found))),
+        section("Plots", "".join(figure(plot) for plot in comparison_plots(ctx, found)) + shown),
         section("Pairs", pairs_table(found)),
     ]
     return document(title, body)
@@ -177,33 +204,27 @@ def comparison_page(ctx: Context, found: Comparison) -> str:
 
 def recipes_table(found: Comparison) -> str:
     """The selections as a table, the random range below each figure that has one."""
-    headers = [
-        "Recipe",
-        "Method",
-        "Rows",
-        "Tasks",
-        "Clusters",
-        "Images",
-        "Repeated images",
-        "Tokens",
-        "Tokens in training",
-    ]
+    headers = ["Recipe", "Method", "Rows", "Tasks", "Clusters", "Images", "Repeats", "Tokens", "In training"]
     unknown = _unknown(found)
     rows = [[cell(str(r["recipe"])), cell(str(r["method"])), *_figures(r, unknown)] for r in found.rows]
-    return table(headers, rows, numeric=range(2, 9))
+    legend = (
+        "Small figures: the range of random selections of the same size. Tasks, clusters and images: share of which a "
+        "row is selected. Repeats: rows that show the image of another. In training: tokens of all epochs."
+    )
+    return f'<p class="lead">{legend}</p>\n{table(headers, rows, numeric=range(2, 9))}'
 
 
 def _figures(row: dict[str, Any], unknown: Collection[str]) -> list[str]:
     shares = dict.fromkeys(("task_coverage", "cluster_coverage", "image_coverage"), "{:.1%}".format)
     shown: dict[str, Callable[[float], str]] = {**shares, "repeated_images": number, "tokens": number}
-    ranges = ("–" if name in unknown else _with_range(row, name, show) for name, show in shown.items())
-    return [cell(text, "n") for text in (number(row["rows"]), *ranges, number(row["training_tokens"]))]
+    ranges = (cell("–", "n") if name in unknown else _with_range(row, name, show) for name, show in shown.items())
+    return [cell(number(row["rows"]), "n"), *ranges, cell(number(row["training_tokens"]), "n")]
 
 
 def _with_range(row: dict[str, Any], name: str, show: Callable[[float], str]) -> str:
     values = [row[key] for key in (name, f"{name}_random_low", f"{name}_random_high")]
     own, low, high = (show(value) for value in values)
-    return f"{own} (random {low} to {high})"
+    return cell(own, "n", low if low == high else f"{low} to {high}")
 
 
 def pairs_table(found: Comparison) -> str:
@@ -227,8 +248,8 @@ def as_text(found: Comparison, hours: Mapping[str, float | None]) -> str:
     """The comparison for a terminal; `hours` of fine-tuning by recipe, None where nothing is known."""
     width, unknown = max(len(name) for name in ("recipe", *found.recipes)), _unknown(found)
     lines = [
-        f"{'recipe':{width}}  {'rows':>7} {'clusters':>9} {'random':>16} {'images':>8} {'repeated':>9} {'tokens':>10} "
-        f"{'training':>10}"
+        f"{'recipe':{width}}  {'rows':>7} {'clusters':>9} {'if random':>16} {'images':>8} {'repeats':>9} "
+        f"{'tokens':>10} {'train time':>10}"
     ]
     for row in found.rows:
         known = f"{_share(row, 'cluster_coverage'):>9} {_random_range(row):>16} {_share(row, 'image_coverage'):>8} "
@@ -237,7 +258,7 @@ def as_text(found: Comparison, hours: Mapping[str, float | None]) -> str:
             f"{row['recipe']!s:{width}}  {row['rows']:>7,} {known} {row['tokens']:>10,.0f} "
             f"{_hours(hours[row['recipe']]):>10}"
         )
-    lines += ["", f"{'pair':{2 * width + 3}}  {'overlap':>8} {'shared':>8} {'rank correlation':>17}"]
+    lines += ["", LEGEND, "", f"{'pair':{2 * width + 3}}  {'overlap':>8} {'shared':>8} {'rank correlation':>17}"]
     for pair in sorted(found.pairs, key=lambda p: (p["jaccard"], str(p["recipe"]))):
         correlation = "–" if pair["rank_correlation"] is None else f"{pair['rank_correlation']:.2f}"
         names = f"{pair['recipe']} / {pair['other']}"

@@ -38,6 +38,7 @@ tr:last-child td { border-bottom: 0; }
 th { color: var(--muted); font-weight: 500; vertical-align: bottom; }
 tbody th { color: var(--ink); background: var(--paper); }
 .n { text-align: right; white-space: nowrap; } th.n { white-space: normal; }
+.small { display: block; color: var(--muted); font-size: 12px; }
 .text { min-width: 240px; overflow-wrap: anywhere; }
 code { font: 12px ui-monospace, monospace; color: var(--muted); }
 figure { margin: 0 0 16px; background: #ffffff; border: 1px solid var(--line); border-radius: 10px; padding: 10px;
@@ -125,7 +126,7 @@ def _tasks(report: SelectionReport) -> str:
             cell(t.task, "text"),
             *(cell(number(n), "n") for n in (t.n_total, t.n_reference)),
             cell("–" if t.difficulty is None else f"{t.difficulty:.3f}", "n"),
-            cell(f"{t.weight:.1%}", "n"),
+            cell(report.share_of(t), "n"),
             *(cell(number(n), "n") for n in (t.budget, t.n_selected, t.n_taken)),
         ]
         for t in report.tasks
@@ -163,10 +164,11 @@ def _ranked(row: RankedRow) -> list[str]:
     ]
 
 
-def cell(text: str, kind: str = "") -> str:
-    """A table cell; every text is escaped. `kind` n is for numbers."""
+def cell(text: str, kind: str = "", small: str = "") -> str:
+    """A table cell; every text is escaped. `kind` n is for numbers, `small` is a muted line below the text."""
     attribute = f' class="{kind}"' if kind else ""
-    return f"<td{attribute}>{escape(text)}</td>"
+    below = f'<span class="small">{escape(small)}</span>' if small else ""
+    return f"<td{attribute}>{escape(text)}{below}</td>"
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Iterable[int] = ()) -> str:

@@ -1,6 +1,6 @@
 """Rows as people see them: a short text of the conversation, and the picture as a tile."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,11 @@ def excerpts(ctx: Context, dataset: str, sample_ids: Collection[str]) -> dict[st
     shards: set[str] = set()
     for part in parts(ctx, manifest, ["sample_id", "shard"]):
         shards.update(pc.unique(part.filter(pc.is_in(part["sample_id"], wanted))["shard"]).to_pylist())
+    return shard_excerpts(ctx, shards, sample_ids)
+
+
+def shard_excerpts(ctx: Context, shards: Collection[str], sample_ids: Collection[str]) -> dict[str, Excerpt]:
+    """Excerpts of rows of some shards by id."""
     table = samples_of(ctx, shards, set(sample_ids), ["sample_id", "conversation", "image_ids"])
     found = {}
     for row in table.to_pylist():
@@ -90,8 +95,13 @@ def distinct_pictures(
     return kept
 
 
-def tiles(ctx: Context, captions: Sequence[Caption], texts: dict[str, Excerpt]) -> "list[Tile]":
-    """Tiles of rows; a picture that cannot be read is a tile that says so."""
+def tiles(
+    ctx: Context,
+    captions: Sequence[Caption],
+    texts: dict[str, Excerpt],
+    change: "Callable[[str, Image.Image], Image.Image] | None" = None,
+) -> "list[Tile]":
+    """Tiles of rows; a picture that cannot be read is a tile that says so. `change(sample_id, picture)` draws on it."""
     from vsel_platform.reports.thumbnails import Tile, thumbnail
 
     first = {c.sample_id: texts[c.sample_id].image_ids[:1] for c in captions if c.sample_id in texts}
@@ -101,6 +111,8 @@ def tiles(ctx: Context, captions: Sequence[Caption], texts: dict[str, Excerpt]) 
         excerpt = texts.get(caption.sample_id, Excerpt("", "", ()))
         images = first.get(caption.sample_id, ())
         picture = _open(ctx, paths.get(images[0], "")) if images else None
+        if picture is not None and change is not None:
+            picture = change(caption.sample_id, picture)
         made.append(
             Tile(
                 thumbnail(picture) if picture is not None else None,

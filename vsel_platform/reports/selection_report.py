@@ -68,6 +68,12 @@ class SelectionReport:
             return "Share of the image rows left after reference"
         return "Share of the budget"
 
+    def share_of(self, task: TaskBudget) -> str:
+        """Share of a task as text; PreSel gives text-only rows their budget beside the shares."""
+        if self.method == "presel" and task.weight == 0 and task.budget:
+            return "own stratum"
+        return f"{task.weight:.1%}"
+
 
 def selection_report(
     ctx: Context,

@@ -92,6 +92,10 @@ def _words(rows: PreselRows, i: int, is_selected: bool, standing: Standing) -> t
         return where, "a smaller budget, a higher difficulty of its task, or more typical rows in the cluster"
     if cut is None:
         return where, "a budget of its task that gives the cluster a place"
+    if rows.typicality[i] == cut:
+        where += (
+            "; its typicality is the lowest one taken: the first row of every image goes first, then the id decides"
+        )
     return where, (
         f"{max(1, place - quota)} more places for the cluster (a larger budget, a lower difficulty of its task), or a "
         f"typicality above {cut:.6f}"

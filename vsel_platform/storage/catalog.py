@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +80,14 @@ def snapshot(
     manifest: dict[str, Any] | None = None,
     tables: Collection[str] | None = None,
 ) -> list[Pointer]:
-    """The pointers that a catalog shows: current ones, those of a moment, or those that a manifest names."""
+    """The pointers that a catalog shows: current ones, those of a moment, or those that a manifest names.
+
+    Raises StorageError for a moment that is no time, in the future, or before the store held anything.
+    """
     if as_of is not None and manifest is not None:
         raise StorageError("give a time or a manifest, not both")
+    if as_of is not None and parse_moment(as_of) > datetime.now(UTC):
+        raise StorageError(f"{as_of} is in the future; leave the time out to read the store as it is")
     stored = {*TABLES, *VECTOR_SIGNALS}
     wanted = None if tables is None or LINEAGE.name in tables else stored.intersection(tables)
     if manifest is not None:
@@ -97,7 +102,7 @@ def snapshot(
     if as_of is None:
         return current
     then = [found for p in current if (found := pointer_as_of(store.files, p.key, as_of)) is not None]
-    if current and not then:
+    if not then:
         _require_store_at(store, as_of)
     return then
 
@@ -107,7 +112,9 @@ def _require_store_at(store: Store, moment: str) -> None:
     first = min(
         (min(p.created_at for p in history(store.files, pointer.key)) for pointer in store.pointers(None)), default=None
     )
-    if first is not None and parse_moment(moment) < datetime.fromisoformat(first):
+    if first is None:
+        raise StorageError("the store is empty: nothing has been published yet, at no time")
+    if parse_moment(moment) < datetime.fromisoformat(first):
         raise StorageError(f"the store was empty at {moment}; its first state is of {first}")
 
 

@@ -93,7 +93,9 @@ def run_query(
 
 def _supervise(work: Path, limits: QueryLimits) -> QueryResult:
     root = str(Path(vsel_platform.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    # Without the current directory, in which anything may be called vsel_platform.
+    path = {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]), "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, **path}
     command = [sys.executable, "-m", "vsel_platform.storage.sql_worker", str(work)]
     with (work / "stderr").open("wb") as errors:
         process = subprocess.Popen(  # noqa: S603 - our own module, no shell

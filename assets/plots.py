@@ -152,15 +152,9 @@ def reference(ctx: Context, dataset: str) -> Metadata:
 
 def comparison(ctx: Context, dataset: str) -> Metadata:
     """Overlap and coverage of the selections of a dataset, and what they keep and drop."""
-    from vsel_platform.pipeline import compare
-    from vsel_platform.reports.comparison import comparison_plots, sheets_note
+    from vsel_platform.pipeline.compare import PAGE
 
-    found = compare.compare(ctx, dataset, compare.compared_recipes(ctx, dataset))
-    metadata = _plots({plot.name: plot.png for plot in comparison_plots(ctx, found)})
-    note = sheets_note(found)
-    if note:
-        metadata["pairs shown"] = dg.MetadataValue.text(note)
-    return metadata | _files(ctx, compare.PAGE, {"dataset": dataset})
+    return _page_plots(ctx, PAGE, {"dataset": dataset}) | _files(ctx, PAGE, {"dataset": dataset})
 
 
 def training_curve(ctx: Context, table: str, partition_name: str, key: str) -> Metadata:
@@ -217,30 +211,38 @@ def _presel_mode(ctx: Context, dataset: str, mode: str) -> Metadata:
 
 
 def selection(ctx: Context, recipe: str) -> Metadata:
-    """Budgets, typicality, map and thumbnails of a selection; its files; whether its checkpoint is older."""
+    """Budgets of a selection, and the plots of its page; its files; whether its checkpoint is older."""
     from vsel_platform.pipeline.trained import trained_on
     from vsel_platform.reports import markdown
-    from vsel_platform.reports.selection_report import selection_report
+    from vsel_platform.reports.selection_report import share_name, share_of, task_budgets
 
-    subset = ctx.store.pointer("selected_subset", {"recipe": recipe})
     tasks = ctx.store.pointer("selected_tasks", {"recipe": recipe})
-    if subset is None or tasks is None:
+    if tasks is None:
         return {}
-    report = selection_report(ctx, recipe, ctx.store.read(subset), ctx.store.read(tasks))
+    method = ctx.project.recipe(recipe).method
     rows = [
-        (t.task, t.n_total, t.n_reference, t.difficulty, report.share_of(t), t.budget, t.n_selected, t.n_taken)
-        for t in report.tasks
+        (t.task, t.n_total, t.n_reference, t.difficulty, share_of(method, t), t.budget, t.n_selected, t.n_taken)
+        for t in task_budgets(ctx.store.read(tasks))
     ]
     # The UI breaks no header, and what a wide one pushes out is not seen.
     headers = ["task", "rows", "reference", "difficulty", "share", "budget", "selected", "in all"]
-    metadata = _plots({plot.name: plot.png for plot in report.plots})
+    metadata = _page_plots(ctx, "selection", {"recipe": recipe})
     if rows:
-        legend = f"share: {report.share_name.removeprefix('Share ')}; in all: selected and reference rows"
+        legend = f"share: {share_name(method).removeprefix('Share ')}; in all: selected and reference rows"
         metadata["tasks"] = dg.MetadataValue.md(f"{markdown.table(headers, rows)}\n\n{legend}")
     trained = trained_on(ctx, recipe, "finetuned_checkpoint")
     if trained is not None and trained.is_earlier:
         metadata["checkpoint"] = dg.MetadataValue.text(f"The stored adapter was {trained.sentence}.")
     return metadata | _files(ctx, "selection", {"recipe": recipe})
+
+
+def _page_plots(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
+    """The plots of an artifact's page, which are not drawn a second time."""
+    from vsel_platform.reports.html import figures
+
+    pointer = ctx.store.pointer(artifact, partition)
+    pages = [file.path for file in pointer.files if file.path.endswith(".html")] if pointer is not None else []
+    return _plots({plot.name: plot.png for page in pages for plot in figures(ctx.store.files.read(page).decode())})
 
 
 def _files(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:

@@ -16,6 +16,7 @@ from report_store import (
 
 from assets import plots
 from vsel_platform.pipeline.context import Context
+from vsel_platform.reports.html import figures
 
 CALLS = {
     "dataset": (plots.dataset, "shapes"),
@@ -171,7 +172,8 @@ def test_selection_has_its_tasks_and_files(ctx):
     for name, file in {"manifest": "manifest.json", "training file": "selected.json", "plot page": "page.html"}.items():
         assert isinstance(metadata[name], dg.PathMetadataValue)
         assert Path(str(metadata[name].value)).name == file
-        assert Path(str(metadata[name].value)).read_text() == file
+    page = Path(str(metadata["plot page"].value)).read_text()
+    assert {plot.name: plot.png for plot in figures(page)} == images(metadata)
 
 
 def test_a_random_selection_needs_no_scores(tmp_path):

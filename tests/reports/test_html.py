@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from report_store import NASTY
 
-from vsel_platform.reports.html import selection_page
+from vsel_platform.reports.html import figures, selection_page
 from vsel_platform.reports.plots import TaskBudget
 from vsel_platform.reports.ranking import RankedRow, ReasonPlace
 from vsel_platform.reports.selection_report import Plot, SelectionReport
@@ -130,3 +130,9 @@ def test_light_and_dark(page):
 def test_a_report_without_rows_has_no_empty_sections():
     bare = Page(selection_page(report(tasks=[], ranking=[], notes=[], files={}, plots=[], reasons={}, n_rows=0)))
     assert bare.count("section") == bare.count("table") == 0
+
+
+def test_the_plots_of_a_page_can_be_read_back():
+    plots = [Plot(NASTY, b"\x89PNG one"), Plot("scores", b"\x89PNG two")]
+    assert figures(selection_page(report(plots=plots, recipe='<figure><img alt="x"'))) == plots
+    assert figures("") == []

@@ -14,6 +14,8 @@ from vsel_platform.config import parse_project
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.losses import partition as loss_partition
 from vsel_platform.pipeline.models import embedding_fingerprint
+from vsel_platform.reports.html import selection_page
+from vsel_platform.reports.selection_report import selection_report
 from vsel_platform.tables import TABLES
 
 PROJECT = """
@@ -196,8 +198,13 @@ def publish_selection(ctx: Context, directory: Path, recipe: str = "typical") ->
     publish(ctx, "selected_tasks", {"recipe": recipe}, budgets)
     files = directory / f"files-{recipe}"
     files.mkdir()
-    for name in ("manifest.json", "selected.json", "page.html"):
+    for name in ("manifest.json", "selected.json"):
         (files / name).write_text(name)
+    tables = (
+        ctx.store.read_partition(name, {"recipe": recipe}, TABLES[name].column_names)
+        for name in ("selected_subset", "selected_tasks")
+    )
+    (files / "page.html").write_text(selection_page(selection_report(ctx, recipe, *tables)))
     ctx.store.publish_artifact("selection", {"recipe": recipe}, files)
 
 

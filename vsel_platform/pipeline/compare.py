@@ -161,7 +161,7 @@ def compare(ctx: Context, dataset: str, recipes: Sequence[str]) -> Comparison:
 
 def run(ctx: Context, dataset: str) -> StageResult:
     """Compare all recipes of a dataset that have a selection, and publish tables and page."""
-    from vsel_platform.reports.comparison import comparison_page
+    from vsel_platform.reports.comparison import comparison_page, sheets_note
 
     start = time.perf_counter()
     recipes = compared_recipes(ctx, dataset)
@@ -183,6 +183,7 @@ def run(ctx: Context, dataset: str) -> StageResult:
         published.append(ctx.store.publish_artifact(PAGE, key, Path(directory), **lineage))
     seconds = time.perf_counter() - start
     record_rate(ctx, STAGE, "", len(recipes), seconds)
+    note = sheets_note(found)
     return StageResult(
         STAGE,
         key,
@@ -190,6 +191,7 @@ def run(ctx: Context, dataset: str) -> StageResult:
         len(recipes),
         seconds=seconds,
         references=[pointer.reference for pointer in published],
+        metadata={"pairs shown": note} if note else {},
     )
 
 

@@ -49,10 +49,11 @@ def manifest_shards(ctx: Context, manifest: Pointer) -> list[str]:
 def samples_of(ctx: Context, shards: Collection[str], wanted: Collection[str] | None, columns: list[str]) -> pa.Table:
     """Rows of the `samples` table in the given shards; `wanted` restricts the sample ids."""
     parts = []
+    ids = pa.array(sorted(wanted), pa.string()) if wanted is not None else None
     for shard in sorted(shards):
         table = ctx.store.read_partition("samples", {"shard": shard}, columns)
-        if wanted is not None:
-            table = table.filter(pc.is_in(table["sample_id"], pa.array(sorted(wanted), pa.string())))
+        if ids is not None:
+            table = table.filter(pc.is_in(table["sample_id"], ids))
         parts.append(table)
     if not parts:
         return pa.table({name: pa.array([], pa.string()) for name in columns})

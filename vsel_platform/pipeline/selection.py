@@ -3,7 +3,7 @@
 import tempfile
 import time
 from bisect import bisect_left
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -221,11 +221,12 @@ def _first_positions(ctx: Context, manifest: Pointer) -> dict[str, int]:
 
 def _row_table(result: SelectionResult, positions: dict[str, int], rounds: int) -> pa.Table:
     ends = [found.rows for found in split_rounds(result, rounds)]
-    records = [
-        asdict(row) | {"position": positions[row.sample_id], "round": bisect_left(ends, row.rank) + 1}
-        for row in result.rows
-    ]
-    return pa.Table.from_pylist(records, schema=TABLES["selected_subset"].arrow_schema())
+    names = [field.name for field in fields(SelectedRow)]
+    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in result.rows] for name in names}
+    columns["position"] = [positions[sample] for sample in columns["sample_id"]]
+    columns["round"] = [bisect_left(ends, rank) + 1 for rank in columns["rank"]]
+    schema = TABLES["selected_subset"].arrow_schema()
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def _task_table(result: SelectionResult) -> pa.Table:

@@ -1,16 +1,19 @@
 """Pages of selections and comparisons: one HTML file without any request, readable in light and dark."""
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape, unescape
 from urllib.parse import quote
 
 from vsel_platform.reports.ranking import RankedRow
-from vsel_platform.reports.selection_report import Plot, SelectionReport
+from vsel_platform.reports.selection_report import Plot, SelectionReport, share_name, share_of
 from vsel_platform.reports.style import counted, number
 
 # Nothing may be loaded from anywhere: a dataset's text can name a URL, the page never opens it.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+_FIGURE = re.compile(r'<figure><img alt="([^"]*)" src="data:image/png;base64,([^"]*)"></figure>')
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #f6f8fa; --card: #ffffff; --ink: #1f2933; --muted: #5f6b78;
@@ -120,18 +123,32 @@ def figure(plot: Plot) -> str:
     return f'<figure><img alt="{escape(plot.name)}" src="data:image/png;base64,{data}"></figure>\n'
 
 
+def figures(page: str) -> list[Plot]:
+    """The plots of a page, as `figure` put them there."""
+    return [Plot(unescape(name), base64.b64decode(data)) for name, data in _FIGURE.findall(page)]
+
+
 def _tasks(report: SelectionReport) -> str:
     rows = [
         [
             cell(t.task, "text"),
             *(cell(number(n), "n") for n in (t.n_total, t.n_reference)),
             cell("–" if t.difficulty is None else f"{t.difficulty:.3f}", "n"),
-            cell(report.share_of(t), "n"),
+            cell(share_of(report.method, t), "n"),
             *(cell(number(n), "n") for n in (t.budget, t.n_selected, t.n_taken)),
         ]
         for t in report.tasks
     ]
-    headers = ["Task", "Rows", "Reference", "Difficulty", report.share_name, "Budget", "Selected", "With reference"]
+    headers = [
+        "Task",
+        "Rows",
+        "Reference",
+        "Difficulty",
+        share_name(report.method),
+        "Budget",
+        "Selected",
+        "With reference",
+    ]
     note = ""
     if any(t.n_reference for t in report.tasks):
         note = (

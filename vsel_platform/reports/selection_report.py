@@ -61,18 +61,17 @@ class SelectionReport:
     files: dict[str, str] = field(default_factory=dict)
     plots: list[Plot] = field(default_factory=list)
 
-    @property
-    def share_name(self) -> str:
-        """What the weight of a task is a share of: PreSel's reference rows and text rows are set apart first."""
-        if self.method == "presel":
-            return "Share of the image rows left after reference"
-        return "Share of the budget"
 
-    def share_of(self, task: TaskBudget) -> str:
-        """Share of a task as text; PreSel gives text-only rows their budget beside the shares."""
-        if self.method == "presel" and task.weight == 0 and task.budget:
-            return "own stratum"
-        return f"{task.weight:.1%}"
+def share_name(method: str) -> str:
+    """What the weight of a task is a share of: PreSel's reference rows and text rows are set apart first."""
+    return "Share of the image rows left after reference" if method == "presel" else "Share of the budget"
+
+
+def share_of(method: str, task: TaskBudget) -> str:
+    """Share of a task as text; PreSel gives text-only rows their budget beside the shares."""
+    if method == "presel" and task.weight == 0 and task.budget:
+        return "own stratum"
+    return f"{task.weight:.1%}"
 
 
 def selection_report(
@@ -109,7 +108,7 @@ def selection_report(
         n_selected=subset.num_rows,
         n_rows=summary.n_distinct if summary else 0,
         reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
-        tasks=sorted(budgets, key=lambda t: (-t.n_taken, -t.n_total, t.task)),
+        tasks=budgets,
         ranking=ranked_rows(first, texts),
         places=places,
         notes=[*notes, *shortfalls(budgets)],
@@ -119,9 +118,10 @@ def selection_report(
 
 
 def task_budgets(tasks: pa.Table) -> list[TaskBudget]:
-    """Rows of `selected_tasks`."""
+    """Rows of `selected_tasks`, those with the most selected rows first."""
     names = ["task", "n_available", "n_reference", "budget", "n_selected", "weight", "difficulty"]
-    return [TaskBudget(**row) for row in tasks.select(names).to_pylist()]
+    found = [TaskBudget(**row) for row in tasks.select(names).to_pylist()]
+    return sorted(found, key=lambda t: (-t.n_taken, -t.n_total, t.task))
 
 
 def shortfalls(tasks: Sequence[TaskBudget]) -> list[str]:

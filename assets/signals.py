@@ -104,7 +104,8 @@ def attention_maps(
     retry_policy=RETRY,
     code_version=REPRESENTATION_CODE,
     description="ScalSelect's vector of every row with an image: the mean of the image tokens that its instruction "
-    "looks at, behind the first decoder layer. Vision tower, projector and one layer run; nothing deeper.",
+    "looks at, behind the first decoder layer. Vision tower, projector and one layer run, nothing deeper; nothing at "
+    "all where the pass of base_losses gave them.",
     check_specs=checks.vector_specs("vision_representations"),
 )
 @fails_in_words
@@ -127,7 +128,8 @@ def vision_representations(
     retry_policy=RETRY,
     code_version=HIDDEN_CODE,
     description="Pooled hidden states of every row at chosen decoder layers: what methods cluster rows by that look at "
-    "the model's activations. Nothing behind the deepest chosen layer runs.",
+    "the model's activations. Nothing behind the deepest chosen layer runs; nothing at all where the pass of "
+    "base_losses gave them.",
     check_specs=checks.vector_specs("hidden_states"),
 )
 @fails_in_words
@@ -149,8 +151,10 @@ def hidden_states(
     pool="gpu",
     retry_policy=RETRY,
     code_version=LOSS_CODE,
+    op_tags={"dagster/priority": "1"},  # in a run of all signals, before what its pass gives besides
     description="Answer loss, entropy and EL2N of every row of the shard under the base model: as it is, without the "
-    "question, and without the image. The three share the vision tower and, where the prompt allows, their beginning.",
+    "question, and without the image. The three share the vision tower and, where the prompt allows, their beginning. "
+    "The same pass gives vision representations and hidden states, where recipes need them and they are missing.",
     metadata=spec_metadata("losses"),
     check_specs=checks.specs("base_losses", "losses"),
 )

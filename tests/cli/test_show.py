@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vsel_platform.cli.show import project_yaml, yaml_text
@@ -45,6 +45,8 @@ def test_where_the_file_lies_is_not_part_of_it():
     assert "base_dir" not in project_yaml(parse_project(PROJECT, base_dir="/x"))
 
 
+@example("\n")
+@example(["a\nb", "\u2028", "plain"])
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v, max_size=4)))
 def test_a_value_is_one_line_that_reads_back(value):
     text = yaml_text(value)

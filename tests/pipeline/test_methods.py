@@ -187,7 +187,7 @@ def test_moments_need_rows_with_images(make_project):
     ("changes", "stage"),
     [
         ({"signals.attention_share": 0.5}, "vision_representations"),
-        ({"vlm.max_tokens": 200}, "vision_representations"),
+        ({"vlm.max_tokens": 200}, "base_losses"),
         ({"recipes.low.options": {"prefer": "middle"}}, "perplexity_scores"),
         ({"recipes.low.budget": {"rows": 11}}, "selected_subset"),
         ({"recipes.high.options": {"temperature": 1.0}}, "selected_subset"),

@@ -16,9 +16,12 @@ def by_signal(found):
 
 
 def test_each_signal_runs_only_what_it_needs(finished):
-    row, costs = row_costs(finished.context(RECIPES), ["presel", "scalselect", "visnec", "coincide"])
+    ctx = finished.context(RECIPES)
+    row, costs = row_costs(ctx, ["presel", "scalselect", "visnec", "coincide"])
     found = by_signal(costs)
     assert list(found) == ["vision_representations", "hidden_states", "base_losses", "losses"]
+    assert all("in the pass of base_losses" in found[name].conditions for name in list(found)[:2])
+    found |= by_signal(row_costs(ctx, ["scalselect", "coincide"])[1])
     assert {name: (c.layers, c.all_layers) for name, c in found.items()} == {
         "vision_representations": (1, 2),
         "hidden_states": (1, 2),

@@ -167,12 +167,12 @@ def limited(monkeypatch, fits):
     original = model.target_states
     tried = []
 
-    def target_states(groups, images):
+    def target_states(groups, images, taps=None):
         size = sum(max(len(row) for row in group) for group in groups)
         tried.append(size)
         if size > fits:
             raise RuntimeError("CUDA out of memory")
-        return original(groups, images)
+        return original(groups, images, taps)
 
     monkeypatch.setattr(model, "target_states", target_states)
     return model, tried

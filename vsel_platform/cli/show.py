@@ -40,9 +40,26 @@ def _field(name: str, value: Any, default: Any, pad: str) -> Iterator[str]:
         yield f"{pad}{key}: {yaml_text(value)}{note}"
 
 
+class _OneLine(yaml.SafeDumper):
+    """Writes a text with line breaks with escapes."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Quoted so that breaks are escapes, if it has any."""
+        style = '"' if len(data.splitlines()) > 1 or data != data.rstrip("\n\r\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_OneLine.add_representer(str, _OneLine.represent_str)
+
+
 def yaml_text(value: Any) -> str:
     """A plain value as YAML on one line, quoted where it has to be."""
-    text = yaml.safe_dump(
-        to_jsonable_python(value), default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
+    text = yaml.dump(
+        to_jsonable_python(value),
+        Dumper=_OneLine,
+        default_flow_style=True,
+        sort_keys=False,
+        width=float("inf"),
+        allow_unicode=True,
     )
     return text.removesuffix("\n").removesuffix("\n...")

@@ -215,7 +215,7 @@ def _loss(
 ) -> torch.Tensor:
     shown = torch.nn.functional.dropout(features[[place for _, place in batch]], settings.feature_dropout)
     projected = adapter.project(shown)
-    states, targets = adapter.target_states([[row] for row, _ in batch], [[image] for image in projected])
+    states, targets, _ = adapter.target_states([[row] for row, _ in batch], [[image] for image in projected])
     return torch.nn.functional.cross_entropy(adapter.logits(states), targets, label_smoothing=settings.label_smoothing)
 
 

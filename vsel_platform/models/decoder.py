@@ -23,6 +23,17 @@ def decoder_states(
     `decoder` is a transformers text model with `layers`; `inputs` are its arguments. Attention goes to `recorder`.
     Raises ModelError if nothing is asked for, or a layer that the decoder has not.
     """
+    depth = _depth(len(decoder.layers), [*layers, *(layer + 1 for layer in (recorder.layers if recorder else ()))])
+    with first_layers(decoder, depth), observed(decoder, layers, recorder) as states:
+        decoder(use_cache=False, **inputs)
+    return states
+
+
+@contextmanager
+def observed(
+    decoder: Any, layers: Sequence[int], recorder: AttentionRecorder | None = None
+) -> "Iterator[dict[int, torch.Tensor]]":
+    """Keep hidden states after `layers` (from 1) of the forward pass inside; attention goes to `recorder`."""
     states: dict[int, torch.Tensor] = {}
 
     def keep(number: int) -> Any:
@@ -31,15 +42,13 @@ def decoder_states(
 
         return hook
 
-    depth = _depth(len(decoder.layers), [*layers, *(layer + 1 for layer in (recorder.layers if recorder else ()))])
     handles = [decoder.layers[number - 1].register_forward_hook(keep(number)) for number in layers]
     try:
-        with first_layers(decoder, depth), recording(decoder.config, recorder) if recorder else nullcontext():
-            decoder(use_cache=False, **inputs)
+        with recording(decoder.config, recorder) if recorder else nullcontext():
+            yield states
     finally:
         for handle in handles:
             handle.remove()
-    return states
 
 
 def _depth(n_layers: int, wanted: Sequence[int]) -> int:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsel_platform.models.decoder import decoder_states
+from vsel_platform.models.decoder import decoder_states, observed
 from vsel_platform.models.packing import PackedRows, attention_mask, pack
-from vsel_platform.models.vlm import AttentionRows, LayerStates, RenderedRow
+from vsel_platform.models.taps import tap_recorder, tapped_states
+from vsel_platform.models.vlm import AttentionRows, LayerStates, RenderedRow, RowTaps, TargetStates
 
 if TYPE_CHECKING:
     import torch
@@ -33,19 +34,26 @@ class DecoderForward:
         return list(images)
 
     def target_states(
-        self, groups: Sequence[Sequence[RenderedRow]], images: Sequence[Sequence["torch.Tensor"]]
-    ) -> "tuple[torch.Tensor, torch.Tensor]":
-        """Hidden states [targets, model width] before each target, and the targets int64 [targets].
+        self,
+        groups: Sequence[Sequence[RenderedRow]],
+        images: Sequence[Sequence["torch.Tensor"]],
+        taps: RowTaps | None = None,
+    ) -> TargetStates:
+        """Hidden states [targets, model width] before each target, the targets int64 [targets], and what is tapped.
 
         Groups of rows are packed (`models.packing`) and padded on the right. Without branches no attention mask is
         needed: attention is causal, so no token of a row sees the padding behind it.
         """
         batch, inputs = self.packed_inputs(groups, images)
-        states = self.decoder(use_cache=False, **inputs).last_hidden_state
+        recorder = tap_recorder(batch, taps, self.device) if taps and taps.attention else None
+        with observed(self.decoder, taps.layers if taps else (), recorder) as kept:
+            states = self.decoder(use_cache=False, **inputs).last_hidden_state
         row_of = np.repeat(np.arange(len(batch)), [len(packed.targets) for packed in batch])
         before = np.concatenate([packed.before for packed in batch])
         targets = np.concatenate([packed.input_ids[packed.targets] for packed in batch])
-        return states[self._tensor(row_of), self._tensor(before)], self._tensor(targets)
+        found = states[self._tensor(row_of), self._tensor(before)]
+        tapped = tapped_states(batch, taps, kept, recorder) if taps else None
+        return TargetStates(found, self._tensor(targets), tapped)
 
     def packed_inputs(
         self, groups: Sequence[Sequence[RenderedRow]], images: Sequence[Sequence["torch.Tensor"]]

@@ -23,7 +23,7 @@ class PackedRows:
     input_ids, branch: int64 [n]; branch 0 is the common prefix, branch i the rest of row i - 1.
     positions: int64 [n], or [3, n] of rows that count so.
     feature: int64 [n], for an image token its number among the image tokens of its row, else -1.
-    last: int64 [rows], the place of each row's last token.
+    places: for each row int64 [tokens of the row], where its tokens are.
     targets, before: int64 [targets], row by row, the place of each target and of the token that predicts it.
     """
 
@@ -31,12 +31,17 @@ class PackedRows:
     positions: Indices
     branch: Indices
     feature: Indices
-    last: Indices
+    places: tuple[Indices, ...]
     targets: Indices
     before: Indices
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def last(self) -> Indices:
+        """The place of each row's last token, int64 [rows]."""
+        return np.array([place[-1] for place in self.places])
 
 
 def common_prefix(rows: Sequence[RenderedRow]) -> int:
@@ -58,7 +63,7 @@ def pack(rows: Sequence[RenderedRow], image_token_id: int) -> PackedRows:
     """Pack the rows of one group (at least one)."""
     prefix = common_prefix(rows)
     ids, positions, branch, feature = [], [], [], []
-    last, targets, before = [], [], []
+    places, targets, before = [], [], []
     start = prefix
     for number, row in enumerate(rows):
         first = 0 if number == 0 else prefix
@@ -70,13 +75,28 @@ def pack(rows: Sequence[RenderedRow], image_token_id: int) -> PackedRows:
         branch.append(np.where(np.arange(first, length) < prefix, 0, number + 1))
         feature.append(np.where(is_image, np.cumsum(is_image) - 1, -1)[first:])
         place = np.concatenate([np.arange(prefix), np.arange(start, start + length - prefix)])
-        last.append(place[-1:])
+        places.append(place)
         own = np.flatnonzero(row.answer_index >= 0)
         targets.append(place[own])
         before.append(place[own - 1])
         start += length - prefix
-    parts = (ids, positions, branch, feature, last, targets, before)
-    return PackedRows(*(np.concatenate(part, axis=-1) for part in parts))
+    return PackedRows(
+        np.concatenate(ids),
+        np.concatenate(positions, axis=-1),
+        np.concatenate(branch),
+        np.concatenate(feature),
+        tuple(places),
+        np.concatenate(targets),
+        np.concatenate(before),
+    )
+
+
+def branches(batch: Sequence[PackedRows], length: int) -> Indices:
+    """Branch of every token int64 [rows, length], -1 for padding."""
+    found = np.full((len(batch), length), -1, dtype=np.int64)
+    for i, packed in enumerate(batch):
+        found[i, : len(packed)] = packed.branch
+    return found
 
 
 def attention_mask(batch: Sequence[PackedRows], length: int) -> NDArray[np.bool_]:
@@ -84,9 +104,7 @@ def attention_mask(batch: Sequence[PackedRows], length: int) -> NDArray[np.bool_
 
     Padding behind a row sees the prefix and itself, so that no line is empty.
     """
-    branch = np.full((len(batch), length), -1, dtype=np.int64)
-    for i, packed in enumerate(batch):
-        branch[i, : len(packed)] = packed.branch
+    branch = branches(batch, length)
     seen, seeing = branch[:, None, :], branch[:, :, None]
     causal = np.tri(length, dtype=bool)
     return np.asarray(causal & ((seen == 0) | (seen == seeing)))

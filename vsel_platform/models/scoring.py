@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vsel_platform.models.vlm import ModelForward, RenderedRow
+from vsel_platform.models.vlm import LayerStates, ModelForward, RenderedRow, RowTaps
 
 if TYPE_CHECKING:
     import torch
@@ -62,15 +62,26 @@ def score_batch(
     groups: Sequence[Sequence[RenderedRow]],
     images: "Sequence[Sequence[torch.Tensor]]",
 ) -> list[list[TokenScores]]:
+    """Scores of the targets of every row of every group (`score_and_tap`)."""
+    return score_and_tap(model, groups, images)[0]
+
+
+def score_and_tap(
+    model: ModelForward,
+    groups: Sequence[Sequence[RenderedRow]],
+    images: "Sequence[Sequence[torch.Tensor]]",
+    taps: RowTaps | None = None,
+) -> tuple[list[list[TokenScores]], LayerStates | None]:
     """Scores of the targets of every row of every group; every row must have at least one target.
 
     The rows of a group share images (projected features in order, per group in `images`) and, as far as they are
     equal, their beginning. Logits are made for the targets alone: hidden states are gathered before the output layer.
+    What is tapped on the way comes beside.
     """
     import torch
 
     with torch.inference_mode():
-        states, targets = model.target_states(groups, images)
+        states, targets, tapped = model.target_states(groups, images, taps)
         found = [
             prediction_scores(model.logits(states[start : start + LOGIT_ROWS]), targets[start : start + LOGIT_ROWS])
             for start in range(0, len(targets), LOGIT_ROWS)
@@ -78,7 +89,7 @@ def score_batch(
         columns = [torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)]
     ends = np.cumsum([row.n_targets for rows in groups for row in rows])[:-1]
     pieces = zip(*(np.split(column, ends) for column in columns), strict=True)
-    return [[_scores_of(row, *next(pieces)) for row in rows] for rows in groups]
+    return [[_scores_of(row, *next(pieces)) for row in rows] for rows in groups], tapped
 
 
 def _scores_of(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,28 @@ class LayerStates:
     mass: "dict[int, torch.Tensor]"
 
 
+@dataclass(frozen=True, slots=True)
+class RowTaps:
+    """What a pass over groups of rows has to give of some rows besides.
+
+    rows: (group, row of the group). layers: decoder layers (from 1) whose hidden states are kept. attention: as for
+    `ModelForward.layer_states`, an entry for each of `rows`.
+    """
+
+    rows: Sequence[tuple[int, int]]
+    layers: Sequence[int]
+    attention: AttentionRows | None = None
+
+
+class TargetStates(NamedTuple):
+    """Hidden states [targets, model width] before the targets of all rows, the targets int64 [targets], and what was
+    tapped, row by row."""
+
+    hidden: "torch.Tensor"
+    targets: "torch.Tensor"
+    tapped: LayerStates | None = None
+
+
 class ModelForward(Protocol):
     """The parts of a model that images and tokens pass through. Tensors are on the model's device."""
 
@@ -157,9 +179,12 @@ class ModelForward(Protocol):
         """Projected features of the images of a row, as the model sees them in a row of so many images."""
 
     def target_states(
-        self, groups: Sequence[Sequence[RenderedRow]], images: Sequence[Sequence["torch.Tensor"]]
-    ) -> "tuple[torch.Tensor, torch.Tensor]":
-        """Hidden states [targets, model width] before the targets of all rows, and the targets int64 [targets].
+        self,
+        groups: Sequence[Sequence[RenderedRow]],
+        images: Sequence[Sequence["torch.Tensor"]],
+        taps: RowTaps | None = None,
+    ) -> TargetStates:
+        """Hidden states before the targets of all rows.
 
         The rows of a group have the same images (projected features [image tokens, model width] in order, per group
         in `images`); what they share at the beginning is computed once. Results are group by group, row by row.

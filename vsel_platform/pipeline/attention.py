@@ -46,7 +46,7 @@ def is_current(ctx: Context, shard: str) -> bool:
 def run(ctx: Context, shard: str) -> StageResult:
     """Compute and publish what is missing, for both models."""
     start = time.perf_counter()
-    ids = sorted(rows_with_images(ctx, shard))
+    ids = rows_with_images(ctx, shard)
     results = [
         run_rows(ctx, _task(ctx, model, key, ids), TABLE)
         for model, key in zip(models(ctx), partitions(ctx, shard), strict=True)

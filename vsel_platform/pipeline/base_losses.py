@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vsel_platform.pipeline.by_products import by_products
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
+from vsel_platform.pipeline.lookup import in_image_order
 from vsel_platform.pipeline.loss_stage import LossTask, run_losses
 from vsel_platform.pipeline.models import LOSS_CODE, base_loss_fingerprint, vlm_fingerprint
 from vsel_platform.pipeline.timing import record_rate
@@ -36,7 +38,7 @@ def is_current(ctx: Context, shard: str) -> bool:
 def run(ctx: Context, shard: str) -> StageResult:
     """Compute and publish what is missing."""
     start = time.perf_counter()
-    ids = sorted(ctx.store.read_partition("samples", {"shard": shard}, ["sample_id"])["sample_id"].to_pylist())
+    ids = in_image_order(ctx, shard)
     task = LossTask(
         partition(ctx, shard),
         inputs(ctx, shard),
@@ -44,6 +46,7 @@ def run(ctx: Context, shard: str) -> StageResult:
         ("full", "no_question", "no_image"),
         partial(_base_model, ctx),
         partial(shard_rows, ctx, shard),
+        partial(by_products, ctx, shard),
     )
     result = run_losses(ctx, task, "base_losses")
     seconds = time.perf_counter() - start

@@ -25,7 +25,7 @@ def _paths(ctx: Context, shard: str) -> dict[str, str]:
 
 
 def _wanted(ctx: Context, shard: str) -> list[str]:
-    return list(_paths(ctx, shard))
+    return sorted(_paths(ctx, shard))
 
 
 def _encode(ctx: Context, shard: str, todo: list[str]) -> Iterator[VectorBatch]:

@@ -12,19 +12,18 @@ from vsel_platform.pipeline import (
     attention,
     base_losses,
     clustering,
-    hidden_states,
     method_scores,
     moments,
     representations,
     text_embeddings,
 )
+from vsel_platform.pipeline.by_products import BY_PRODUCTS
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.models import vlm_fingerprint
 from vsel_platform.pipeline.vector_stage import VectorStage
 
 LOSS_CONDITIONS = 3
 N_MODELS = 2
-VECTORS = {stage.signal: stage for stage in (text_embeddings.STAGE, representations.STAGE, hidden_states.STAGE)}
 NEEDS: tuple[Need, ...] = (
     "text_embeddings",
     "vision_representations",
@@ -69,10 +68,12 @@ def method_costs(
         need: sorted({r.dataset for r in composed.values() if need in composition(ctx.project, r).needs})
         for need in NEEDS
     }
-    for need in ("text_embeddings", "vision_representations", "hidden_states"):
-        yield _vectors(ctx, VECTORS[need], [datasets[name] for name in needing[need]])
+    yield _vectors(ctx, text_embeddings.STAGE, [datasets[name] for name in needing["text_embeddings"]], [])
+    scored = [datasets[name] for name in needing["base_losses"]]
+    yield _base_losses(ctx, scored)
+    for need, vectors in BY_PRODUCTS.items():
+        yield _vectors(ctx, vectors, [datasets[name] for name in needing[need]], scored)
     yield _attention(ctx, [datasets[name] for name in needing["attention_maps"]])
-    yield _base_losses(ctx, [datasets[name] for name in needing["base_losses"]])
     yield _per_dataset(
         ctx,
         "representation_moments",
@@ -98,15 +99,21 @@ def scores_change(ctx: Context, recipe: RecipeSettings, forecast: DatasetForecas
     return forecast.changed or _is_stale(lambda: method_scores.is_current(ctx, score, recipe.dataset))
 
 
-def _vectors(ctx: Context, stage: VectorStage, datasets: Sequence[DatasetForecast]) -> StageCost:
+def _vectors(
+    ctx: Context, stage: VectorStage, datasets: Sequence[DatasetForecast], scored: Sequence[DatasetForecast]
+) -> StageCost:
+    """Vectors that are not stored; those of shards whose losses are missing too need no pass of their own."""
     model = stage.fingerprint(ctx)
     stale = [s for s in _shards(datasets) if not stage.is_current(ctx, s)]
-    missing = 0
+    besides = {s for s in _shards(scored) if not base_losses.is_current(ctx, s)}
+    names = {dataset.name for dataset in scored}
+    rows = sum(d.new_rows for d in datasets)
+    passes = sum(d.new_rows for d in datasets if d.name not in names)
     for shard in stale:
         ids = stage.wanted(ctx, shard)
-        missing += len(ids) - len(ctx.vectors.existing_ids(stage.signal, model, ids))
-    rows = missing + sum(d.new_rows for d in datasets)
-    return StageCost(stage.signal, len(stale) + _new_shards(datasets), rows, rows, model, rows)
+        rows += len(ids) - len(ctx.vectors.existing_ids(stage.signal, model, ids))
+        passes += 0 if shard in besides else len(stage.missing(ctx, shard))
+    return StageCost(stage.signal, len(stale) + _new_shards(datasets), rows, passes, model, passes)
 
 
 def _attention(ctx: Context, datasets: Sequence[DatasetForecast]) -> StageCost:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.lookup import in_image_order
 from vsel_platform.pipeline.models import HIDDEN_CODE, confirm_weights, hidden_fingerprint
 from vsel_platform.pipeline.training_rows import image_provider, shard_rows
 from vsel_platform.pipeline.vector_stage import VectorBatch, VectorStage
@@ -12,11 +13,6 @@ SIGNAL = "hidden_states"
 
 def _fingerprint(ctx: Context) -> str:
     return hidden_fingerprint(ctx.project.vlm, ctx.project.signals.hidden_layers)
-
-
-def _wanted(ctx: Context, shard: str) -> list[str]:
-    found: list[str] = ctx.store.read_partition("samples", {"shard": shard}, ["sample_id"])["sample_id"].to_pylist()
-    return found
 
 
 def _compute(ctx: Context, shard: str, todo: list[str]) -> Iterator[VectorBatch]:
@@ -42,7 +38,7 @@ STAGE = VectorStage(
     code=HIDDEN_CODE,
     unit="rows pooled",
     fingerprint=_fingerprint,
-    wanted=_wanted,
+    wanted=in_image_order,
     compute=_compute,
 )
 run = STAGE.run

@@ -46,6 +46,14 @@ def manifest_shards(ctx: Context, manifest: Pointer) -> list[str]:
     return sorted(pc.unique(ctx.store.read(manifest, ["shard"])["shard"]).to_pylist())
 
 
+def in_image_order(ctx: Context, shard: str, wanted: Collection[str] | None = None) -> list[str]:
+    """Ids of a shard's rows, those of the same images side by side: so that each image is decoded and encoded once,
+    and what rows of an image share at their beginning is computed once. `wanted` restricts the ids."""
+    table = samples_of(ctx, [shard], wanted, ["image_ids", "sample_id"])
+    pairs = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
+    return [sample for _, sample in sorted(pairs)]
+
+
 def samples_of(ctx: Context, shards: Collection[str], wanted: Collection[str] | None, columns: list[str]) -> pa.Table:
     """Rows of the `samples` table in the given shards; `wanted` restricts the sample ids."""
     parts = []

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vsel_platform.models.vlm import Condition
+from vsel_platform.pipeline.by_products import NOTHING, ByProducts
 from vsel_platform.pipeline.context import Context, Inputs, StageResult
 from vsel_platform.pipeline.models import LOSS_CODE, confirm_weights
 from vsel_platform.pipeline.row_stage import RowBatch, RowTask, run_rows
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class LossTask:
     """One partition of `losses`: its key, what it reads, the rows that it has to hold and under which conditions.
 
-    `model` opens the model, `rows` reads rows by id in the order of the ids.
+    `model` opens the model, `rows` reads rows by id in the order of the ids. `besides`: takes vectors on the way.
     """
 
     key: dict[str, str]
@@ -34,6 +35,7 @@ class LossTask:
     conditions: Sequence[Condition]
     model: "Callable[[], AbstractContextManager[VisionLanguageModel]]"
     rows: Callable[[list[str]], list[ModelRow]]
+    besides: "Callable[[VisionLanguageModel], AbstractContextManager[ByProducts]]" = lambda model: nullcontext(NOTHING)
 
 
 def run_losses(ctx: Context, task: LossTask, stage: str) -> StageResult:
@@ -63,14 +65,17 @@ def _compute(ctx: Context, task: LossTask, ids: list[str]) -> Iterator[RowBatch]
 
     with task.model() as vlm:
         confirm_weights(ctx, task.key["fingerprint"], vlm.fingerprint)
-        for batch in answer_losses(
-            vlm,
-            task.rows(ids),
-            image_provider(ctx),
-            conditions=task.conditions,
-            batch_tokens=ctx.project.vlm.batch_tokens,
-        ):
-            yield RowBatch(_table(batch.values), batch.failures, len({v.sample_id for v in batch.values}))
+        with task.besides(vlm) as besides:
+            for batch in answer_losses(
+                vlm,
+                task.rows(ids),
+                image_provider(ctx),
+                conditions=task.conditions,
+                batch_tokens=ctx.project.vlm.batch_tokens,
+                vectors=besides.wanted(ctx),
+            ):
+                besides.add(batch.vectors)
+                yield RowBatch(_table(batch.values), batch.failures, len({v.sample_id for v in batch.values}))
 
 
 def _table(values: "list[LossValue]") -> pa.Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
-from vsel_platform.pipeline.lookup import dataset_shards
+from vsel_platform.pipeline.lookup import dataset_shards, in_image_order
 from vsel_platform.pipeline.loss_stage import LossTask, run_losses
 from vsel_platform.pipeline.models import LOSS_CODE, loss_fingerprint, vlm_fingerprint
 from vsel_platform.pipeline.timing import record_rate
@@ -84,7 +84,7 @@ def _task(ctx: Context, dataset: str, shard: str) -> LossTask:
     return LossTask(
         partition(ctx, dataset, shard),
         inputs(ctx, dataset, shard),
-        wanted_ids(ctx, dataset, shard),
+        in_image_order(ctx, shard, wanted_ids(ctx, dataset, shard)),
         ("full", "no_question"),
         partial(_reference_model, ctx, dataset),
         partial(training_rows, ctx, dataset),

@@ -32,10 +32,10 @@ SIGNAL_STAGES = (
     INGEST,
     "image_embeddings",
     "text_embeddings",
+    "base_losses",  # before what lies on the way of their pass (`by_products`)
     "vision_representations",
     "hidden_states",
     "attention_maps",
-    "base_losses",
     "representation_moments",
     "clusters",
     "reference_subset",

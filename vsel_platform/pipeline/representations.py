@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pyarrow.compute as pc
 
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.lookup import in_image_order
 from vsel_platform.pipeline.models import REPRESENTATION_CODE, confirm_weights, representation_fingerprint
 from vsel_platform.pipeline.training_rows import image_provider, shard_rows
 from vsel_platform.pipeline.vector_stage import VectorBatch, VectorStage
@@ -17,10 +18,10 @@ def _fingerprint(ctx: Context) -> str:
 
 
 def rows_with_images(ctx: Context, shard: str) -> list[str]:
-    """Ids of the rows of a shard that have an image."""
+    """Ids of the rows of a shard that have an image, those of the same images side by side."""
     table = ctx.store.read_partition("samples", {"shard": shard}, ["sample_id", "image_ids"])
-    found: list[str] = table["sample_id"].filter(pc.greater(pc.list_value_length(table["image_ids"]), 0)).to_pylist()
-    return found
+    seeing = table["sample_id"].filter(pc.greater(pc.list_value_length(table["image_ids"]), 0))
+    return in_image_order(ctx, shard, set(seeing.to_pylist()))
 
 
 def _compute(ctx: Context, shard: str, todo: list[str]) -> Iterator[VectorBatch]:

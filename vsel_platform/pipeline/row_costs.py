@@ -5,7 +5,7 @@ from a sample of the dataset's.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from vsel_platform.config import VlmSettings
 from vsel_platform.methods.registry import needs_of
 from vsel_platform.models.templates import IMAGE_TAG
+from vsel_platform.pipeline.by_products import BY_PRODUCTS
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.lookup import dataset_shards, samples_of, turns_of
 
@@ -69,7 +70,13 @@ def row_costs(ctx: Context, recipes: Sequence[str]) -> tuple[TypicalRow, list[Ro
         if signal == "attention_maps" and ctx.project.second_vlm is not None:
             models.append(ctx.project.second_vlm)
         costs += [_cost(ctx, signal, settings, row) for settings in models]
-    return row, costs
+    return row, [_besides(cost) if cost.signal in BY_PRODUCTS and "base_losses" in signals else cost for cost in costs]
+
+
+def _besides(cost: RowCost) -> RowCost:
+    """The cost of what the pass of base_losses gives besides."""
+    free = replace(cost, tokens=0, flops=0.0, bytes_read=0)
+    return replace(free, conditions=f"{cost.conditions}, in the pass of base_losses")
 
 
 def _has_reference(recipe: Any) -> bool:

@@ -27,7 +27,7 @@ def _texts(ctx: Context, shard: str) -> dict[str, str]:
 
 
 def _wanted(ctx: Context, shard: str) -> list[str]:
-    return list(_texts(ctx, shard))
+    return sorted(_texts(ctx, shard))
 
 
 def _encode(ctx: Context, shard: str, todo: list[str]) -> Iterator[VectorBatch]:

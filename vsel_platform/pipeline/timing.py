@@ -27,6 +27,8 @@ def record_rate(ctx: Context, stage: str, model: str, units: int, seconds: float
 
 def known_seconds(ctx: Context, stage: str, model: str, units: int) -> float | None:
     """Seconds that `units` of work take at the rate of the stage's last run; None if it never ran here."""
+    if not units:
+        return 0.0
     found = ctx.store.files.read_versioned(_path(stage, model))
     if found is None:
         return None

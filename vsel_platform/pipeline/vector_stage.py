@@ -59,14 +59,25 @@ class VectorStage:
         pointer = ctx.store.pointer(self.signal, self.partition(ctx, shard))
         return pointer is not None and pointer.input_fingerprint == self.inputs(ctx, shard).fingerprint
 
+    def missing(self, ctx: Context, shard: str) -> list[str]:
+        """Ids of a shard whose vectors are neither stored nor finished."""
+        ids = self.wanted(ctx, shard)
+        stored = ctx.vectors.existing_ids(self.signal, self.fingerprint(ctx), ids)
+        finished = _finished(self._log(ctx, shard), set(ids))
+        return [i for i in ids if i not in stored and i not in finished]
+
+    def parts(self, ctx: Context, shard: str) -> "VectorParts":
+        """Where another stage leaves vectors of a shard that it gets on its way; `run` takes them from there."""
+        return VectorParts(self._log(ctx, shard))
+
     def run(self, ctx: Context, shard: str) -> StageResult:
         """Compute the vectors of a shard that are not there yet, and publish."""
         start = time.perf_counter()
         key, wanted = self.partition(ctx, shard), self.inputs(ctx, shard)
-        ids = sorted(self.wanted(ctx, shard))
+        ids = self.wanted(ctx, shard)
         known = ctx.vectors.existing_ids(self.signal, key["fingerprint"], ids)
-        log = PartLog(ctx.store.files, f"{self.signal}-{key['fingerprint']}-{shard}")
-        vectors, failures = self._compute(ctx, shard, [i for i in ids if i not in known], log)
+        log = self._log(ctx, shard)
+        vectors, failures, taken = self._compute(ctx, shard, [i for i in ids if i not in known], log)
         if not ctx.share.is_main:
             return StageResult(self.signal, {"shard": shard}, "", 0)
         if known:
@@ -93,7 +104,9 @@ class VectorStage:
             metadata=version,
         )
         log.clear()
-        record_rate(ctx, self.signal, key["fingerprint"], len(vectors) - len(known), time.perf_counter() - start)
+        # Vectors that another run left behind took no time here.
+        own = len(vectors) - len(known) - taken
+        record_rate(ctx, self.signal, key["fingerprint"], own, time.perf_counter() - start)
         return StageResult(
             self.signal,
             {"shard": shard},
@@ -107,6 +120,9 @@ class VectorStage:
             metadata=version,
         )
 
+    def _log(self, ctx: Context, shard: str) -> PartLog:
+        return PartLog(ctx.store.files, f"{self.signal}-{self.fingerprint(ctx)}-{shard}")
+
     def _store(
         self, ctx: Context, key: dict[str, str], vectors: dict[str, NDArray[np.float32]]
     ) -> dict[str, str | int]:
@@ -119,9 +135,11 @@ class VectorStage:
 
     def _compute(
         self, ctx: Context, shard: str, ids: list[str], log: PartLog
-    ) -> tuple[dict[str, NDArray[np.float32]], list[tuple[str, str, str]]]:
-        """Vectors and failures of the given ids; finished batches of an earlier, killed run are taken over."""
+    ) -> tuple[dict[str, NDArray[np.float32]], list[tuple[str, str, str]], int]:
+        """Vectors and failures of the given ids, and how many vectors were taken over: finished batches of an earlier,
+        killed run, and by-products of another stage."""
         vectors = _finished(log, set(ids))
+        taken = len(vectors)
         todo = ctx.share.agreed([i for i in ids if i not in vectors])
         own = ctx.share.part(todo, PART_ROWS)
         failures = ctx.share.together(lambda: self._share(ctx, shard, own, log, vectors))
@@ -130,7 +148,7 @@ class VectorStage:
             gone = len(set(ids) - set(vectors) - {i for i, _, _ in failures})
             if gone:
                 raise StorageError(f"{self.signal}: another writer cleared {gone} vectors; run the stage again")
-        return vectors, failures
+        return vectors, failures, taken
 
     def _share(
         self, ctx: Context, shard: str, ids: list[str], log: PartLog, vectors: dict[str, NDArray[np.float32]]
@@ -140,23 +158,36 @@ class VectorStage:
         if not ids:
             return failures
         finished = len(vectors)
-        pending: list[tuple[str, NDArray[np.float32]]] = []
-
-        def flush() -> None:
-            if pending:
-                log.save(pa.table({"id": [i for i, _ in pending], "vector": [v.tolist() for _, v in pending]}))
-                pending.clear()
-
+        parts = VectorParts(log)
         for batch in self.compute(ctx, shard, ids):
             for content, vector in zip(batch.ids, batch.vectors, strict=True):
                 vectors[content] = vector
-                pending.append((content, vector))
+                parts.add(content, vector)
             failures.extend((f.content_id, f.reason, f.detail) for f in batch.failures)
-            if len(pending) >= PART_ROWS:
-                flush()
             ctx.progress(self.unit, len(vectors) + len(failures), finished + len(ids))
-        flush()
+        parts.flush()
         return failures
+
+
+class VectorParts:
+    """Vectors on their way into parts of PART_ROWS."""
+
+    def __init__(self, log: PartLog) -> None:
+        self._log = log
+        self._pending: list[tuple[str, NDArray[np.float32]]] = []
+
+    def add(self, content: str, vector: NDArray[np.float32]) -> None:
+        """Keep a vector; a full part is written."""
+        self._pending.append((content, vector))
+        if len(self._pending) >= PART_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is kept."""
+        if self._pending:
+            ids, vectors = zip(*self._pending, strict=True)
+            self._log.save(pa.table({"id": list(ids), "vector": [vector.tolist() for vector in vectors]}))
+            self._pending.clear()
 
 
 def _finished(log: PartLog, ids: set[str]) -> dict[str, NDArray[np.float32]]:

@@ -8,8 +8,9 @@ from vsel_platform.errors import DataError
 from vsel_platform.models.batching import BatchLimits, free_memory, is_out_of_memory
 from vsel_platform.models.images import ContentFailure, ImageProvider
 from vsel_platform.models.packing import packed_length
-from vsel_platform.models.scoring import TokenScores, score_batch
+from vsel_platform.models.scoring import TokenScores, score_and_tap
 from vsel_platform.models.vlm import Condition, ModelForward, RenderedRow, ShownImage
+from vsel_platform.signals.row_vectors import RowVectors, Vectors
 from vsel_platform.signals.windows import Row, RowWindow, WindowOptions, windows
 
 Conditions = dict[Condition, RenderedRow]
@@ -19,11 +20,12 @@ GROUP_TOKENS = 2048
 
 @dataclass(frozen=True, slots=True)
 class RowScores(Generic[Row]):
-    """Scores of one row by condition; none, and a failure, if the row cannot be scored."""
+    """Scores of one row by condition, and vectors of the whole row; none, and a failure, if it cannot be scored."""
 
     row: Row
     rendered: Conditions = field(default_factory=dict)
     scores: dict[Condition, TokenScores] = field(default_factory=dict)
+    vectors: Vectors = field(default_factory=dict)
     failure: ContentFailure | None = None
 
 
@@ -39,18 +41,20 @@ def score_windows(
     options: WindowOptions,
     render: Render[Row],
     limits: BatchLimits | None = None,
+    vectors: RowVectors | None = None,
 ) -> Iterator[list[RowScores[Row]]]:
     """Scores of the answers of `rows`, window by window, in the order of the rows.
 
     `conditions(row)` are those that a row is scored under; a row with none is passed over. All of them have the same
     targets: if the row is cut under one, its last targets are left out under the others too. `render(row, condition,
     shown)` makes the tokens from the row and what its images show; a DataError of it fails the row. `limits` remembers
-    batch sizes that do not fit. Raises OutOfMemoryError if a row does not fit alone.
+    batch sizes that do not fit; `vectors` are taken from the condition `full`. Raises OutOfMemoryError if a row does
+    not fit alone.
     """
     for window in windows(model, rows, images, options, limits):
         applying = {i: found for i, row in enumerate(window.rows) if (found := conditions(row))}
         window.load_images(list(applying))
-        yield _score(model, window, _render(window, applying, render))
+        yield _score(model, window, _render(window, applying, render), vectors)
 
 
 def _render(
@@ -114,13 +118,24 @@ def _units(window: RowWindow[Row], rendered: dict[int, Conditions]) -> list[_Uni
     return units
 
 
-def _score(model: ModelForward, window: RowWindow[Row], rendered: dict[int, Conditions]) -> list[RowScores[Row]]:
+def _score(
+    model: ModelForward, window: RowWindow[Row], rendered: dict[int, Conditions], wanted: RowVectors | None
+) -> list[RowScores[Row]]:
     """Scores of the rendered rows batched by length; what rows of the same images share is computed once."""
     units = _units(window, rendered)
+    vectors: dict[int, Vectors] = {}
 
     def score(part: Sequence[_Unit]) -> list[list[TokenScores]]:
         images = [window.features_of(unit.images) if unit.images is not None else [] for unit in part]
-        return score_batch(model, [unit.rows for unit in part], images)
+        groups = [unit.rows for unit in part]
+        keys = {(g, r): key for g, unit in enumerate(part) for r, key in enumerate(unit.keys)}
+        whole = {place: i for place, (i, condition) in keys.items() if condition == "full"}
+        rows = {(g, r): part[g].rows[r] for g, r in whole}
+        taps = wanted.taps(model, rows) if wanted is not None and rows else None
+        scores, states = score_and_tap(model, groups, images, taps)
+        if wanted is not None and states is not None:
+            vectors.update(zip(whole.values(), wanted.of(model, list(rows.values()), states), strict=True))
+        return scores
 
     def score_part(part: Sequence[int]) -> list[list[TokenScores]]:
         chosen = [units[number] for number in part]
@@ -145,7 +160,7 @@ def _score(model: ModelForward, window: RowWindow[Row], rendered: dict[int, Cond
     return [
         RowScores(row, failure=window.failures[i])
         if i in window.failures
-        else RowScores(row, rendered.get(i, {}), {c: scores[i][c] for c in rendered.get(i, {})})
+        else RowScores(row, rendered.get(i, {}), {c: scores[i][c] for c in rendered.get(i, {})}, vectors.get(i, {}))
         for i, row in enumerate(window.rows)
     ]
 

@@ -5,7 +5,7 @@ its length, and all stand side by side (after COINCIDE, arXiv 2406.10995, sectio
 attention blocks of a small model). Nothing behind the deepest chosen layer runs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from vsel_platform.errors import ConfigError, DataError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.batching import BatchLimits
 from vsel_platform.models.images import ContentFailure, ImageProvider
-from vsel_platform.models.vlm import ConversationRow, RenderedRow, VisionLanguageModel
+from vsel_platform.models.vlm import ConversationRow, ModelForward, RenderedRow, VisionLanguageModel
 from vsel_platform.signals.windows import RowWindow, WindowOptions, windows
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def hidden_states_fingerprint(model: VisionLanguageModel, layers: Sequence[int])
     return fingerprint(signal=SIGNAL, code=CODE_VERSION, model=model.fingerprint, layers=list(layers))
 
 
-def chosen_layers(model: VisionLanguageModel, layers: Sequence[int]) -> list[int]:
+def chosen_layers(model: ModelForward, layers: Sequence[int]) -> list[int]:
     """The layers, numbered from 1; none: the middle one. Raises ConfigError for one that the model has not."""
     wrong = [layer for layer in layers if layer > model.n_layers]
     if wrong:
@@ -70,6 +70,8 @@ def pooled_hidden_states(
     Rows with broken images, without tokens of text or without finite states are failures. Raises ConfigError for a
     layer that the model has not, OutOfMemoryError if one row does not fit into memory.
     """
+    import torch
+
     wanted = chosen_layers(model, layers)
     for window in windows(model, rows, images, options or WindowOptions(), limits):
         window.load_images([i for i, row in enumerate(window.rows) if row.images])
@@ -81,7 +83,10 @@ def pooled_hidden_states(
             window: RowWindow[ConversationRow] = window,
             rendered: dict[int, RenderedRow] = rendered,
         ) -> list[NDArray[np.float32]]:
-            return _pool(model, [rendered[i] for i in part], [window.features_of(i) for i in part], wanted)
+            own = [rendered[i] for i in part]
+            with torch.inference_mode():
+                states = model.layer_states(own, [window.features_of(i) for i in part], layers=wanted)
+            return pooled_vectors(model, own, states.hidden, wanted)
 
         todo = list(rendered)
         for part, values in window.run(todo, [len(rendered[i]) for i in todo], run):
@@ -91,6 +96,11 @@ def pooled_hidden_states(
                 else:
                     window.fail(i, "non_finite_states", "the model gives hidden states that are not finite")
         yield PooledBatch([found[i] for i in sorted(found)], [window.failures[i] for i in sorted(window.failures)])
+
+
+def has_text(model: ModelForward, row: RenderedRow) -> bool:
+    """Whether a token of the row is no image token."""
+    return len(model.image_places(row)) < len(row)
 
 
 def _render(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> dict[int, RenderedRow]:
@@ -103,20 +113,17 @@ def _render(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> d
         except DataError as error:
             window.fail(i, "row_not_renderable", str(error))
             continue
-        if len(model.image_places(rendered)) == len(rendered):
+        if not has_text(model, rendered):
             window.fail(i, "no_text_tokens", "no token of the text lies within the length limit (vlm.max_tokens)")
         else:
             found[i] = rendered
     return found
 
 
-def _pool(
-    model: VisionLanguageModel,
-    rows: Sequence[RenderedRow],
-    features: "Sequence[Sequence[torch.Tensor]]",
-    layers: Sequence[int],
+def pooled_vectors(
+    model: ModelForward, rows: Sequence[RenderedRow], hidden: "Mapping[int, torch.Tensor]", layers: Sequence[int]
 ) -> list[NDArray[np.float32]]:
-    """Vectors of a batch of rows."""
+    """Vectors of a batch of rows, from their hidden states [rows, tokens, width] by layer."""
     import torch
 
     length = max(len(row) for row in rows)
@@ -128,7 +135,6 @@ def _pool(
             weights[i, part, : len(row)] = chosen / max(1, chosen.sum())
     with torch.inference_mode():
         mean = torch.from_numpy(weights).to(model.device)
-        states = model.layer_states(rows, features, layers=layers).hidden
         # Padding has weight 0; its states are finite, because causal tokens see themselves.
-        pooled = torch.cat([torch.nn.functional.normalize(mean @ states[layer].float(), dim=-1) for layer in layers], 1)
+        pooled = torch.cat([torch.nn.functional.normalize(mean @ hidden[layer].float(), dim=-1) for layer in layers], 1)
         return list(np.asarray(pooled.flatten(1).cpu().numpy(), np.float32))

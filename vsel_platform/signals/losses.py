@@ -6,7 +6,7 @@ is `no_image`; all are over the same target tokens: every token of every answer,
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from vsel_platform.models.images import ContentFailure, ImageProvider
 from vsel_platform.models.scoring import TokenScores
 from vsel_platform.models.vlm import Condition, ConversationRow, VisionLanguageModel
 from vsel_platform.signals.answer_scoring import RowScores, score_windows
+from vsel_platform.signals.row_vectors import RowVectors, Vectors
 from vsel_platform.signals.windows import WINDOW_ROWS, WindowOptions
 
 SIGNAL = "losses"
@@ -55,10 +56,11 @@ class LossValue:
 
 @dataclass(frozen=True, slots=True)
 class LossBatch:
-    """Values of consecutive rows, every condition of every row, and the rows that have no value."""
+    """Values of consecutive rows, every condition of every row; the rows that have no value; vectors by row."""
 
     values: list[LossValue]
     failures: list[ContentFailure]
+    vectors: dict[str, Vectors] = field(default_factory=dict)
 
     @property
     def n_cut_rows(self) -> int:
@@ -82,6 +84,7 @@ def answer_losses(
     decode_workers: int = 2,
     limits: BatchLimits | None = None,
     on_batch: Callable[[int], None] | None = None,
+    vectors: RowVectors | None = None,
 ) -> Iterator[LossBatch]:
     """Losses of rows, one batch per window of `window_rows` consecutive rows.
 
@@ -89,7 +92,8 @@ def answer_losses(
     the vision tower once. A row with a broken image, without an answer or with a non-finite loss has None for its
     losses and a failure; a row without images has no value under `no_image`. `on_batch` gets the number of rows done
     so far. To resume, pass the rows behind the last finished window: the values do not depend on the windows before.
-    Raises OutOfMemoryError if one row does not fit into memory.
+    `vectors` are taken on the way, from the condition `full`. Raises OutOfMemoryError if one row does not fit into
+    memory.
     """
     options = WindowOptions(batch_tokens, window_rows, decode_workers)
     done = 0
@@ -101,6 +105,7 @@ def answer_losses(
         options=options,
         render=lambda row, condition, shown: model.render(row.turns, len(row.images), condition, shown),
         limits=limits,
+        vectors=vectors,
     ):
         batch = _loss_batch(window, conditions)
         done += len(window)
@@ -125,7 +130,7 @@ def _loss_batch(window: Sequence[RowScores[ConversationRow]], conditions: Sequen
             failure = ContentFailure(result.row.sample_id, "non_finite_loss", f"the loss under {bad} is not finite")
         if failure is not None:
             failures.append(failure)
-    return LossBatch(values, failures)
+    return LossBatch(values, failures, {result.row.sample_id: result.vectors for result in window if result.vectors})
 
 
 def _loss_value(result: RowScores[ConversationRow], condition: Condition) -> LossValue:

@@ -15,7 +15,14 @@ from vsel_platform.errors import DataError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.batching import BatchLimits
 from vsel_platform.models.images import ContentFailure, ImageProvider
-from vsel_platform.models.vlm import AttentionRows, ConversationRow, RenderedRow, VisionLanguageModel
+from vsel_platform.models.vlm import (
+    AttentionRows,
+    ConversationRow,
+    LayerStates,
+    ModelForward,
+    RenderedRow,
+    VisionLanguageModel,
+)
 from vsel_platform.signals.attended_vision import attended_positions
 from vsel_platform.signals.windows import RowWindow, WindowOptions, windows
 
@@ -66,6 +73,8 @@ def vision_representations(
     neither image nor answer. Rows without images, with broken images or without finite values are
     failures. Raises OutOfMemoryError if one row does not fit into memory.
     """
+    import torch
+
     for window in windows(model, rows, images, options or WindowOptions(), limits):
         window.load_images([i for i, row in enumerate(window.rows) if row.images])
         rendered = _render(model, window)
@@ -73,9 +82,13 @@ def vision_representations(
         found: dict[int, Representation] = {}
 
         def run(
-            part: Sequence[int], window: RowWindow[ConversationRow] = window, rendered: dict[int, _Ready] = rendered
-        ) -> list[Representation | None]:
-            return _represent(model, window, [(i, rendered[i]) for i in part], threshold)
+            part: Sequence[int], window: RowWindow[ConversationRow] = window, rendered: dict[int, LookingRow] = rendered
+        ) -> list[tuple[NDArray[np.float32], int] | None]:
+            own = [rendered[i] for i in part]
+            shown = [window.features_of(i) for i in part]
+            with torch.inference_mode():
+                states = model.layer_states([r.row for r in own], shown, layers=[1], attention=looking(own))
+                return attended_means(own, states, threshold)
 
         for part, values in window.run(todo, [len(rendered[i].row) for i in todo], run):
             for i, value in zip(part, values, strict=True):
@@ -84,21 +97,34 @@ def vision_representations(
                         i, "non_finite_representation", "the model gives attention or states that are not finite"
                     )
                 else:
-                    found[i] = value
+                    found[i] = Representation(window.rows[i].sample_id, *value, len(rendered[i].vision))
         yield RepresentationBatch(
             [found[i] for i in sorted(found)], [window.failures[i] for i in sorted(window.failures)]
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class LookingRow:
+    """A row, and the places of its instruction's words and of its image tokens, int64."""
+
     row: RenderedRow
     instruction: Places
     vision: Places
 
+    @classmethod
+    def of(cls, model: ModelForward, row: RenderedRow) -> "LookingRow":
+        """The row with its places."""
+        vision = model.image_places(row)
+        return cls(row, instruction_places(row, vision), vision)
 
-def _render(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> dict[int, _Ready]:
-    found: dict[int, _Ready] = {}
+
+def looking(rows: Sequence[LookingRow]) -> AttentionRows:
+    """The attention that the representations of rows are made of."""
+    return AttentionRows([0], [row.instruction for row in rows], [row.vision for row in rows])
+
+
+def _render(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> dict[int, LookingRow]:
+    found: dict[int, LookingRow] = {}
     for i, row in enumerate(window.rows):
         if not row.images:
             window.fail(i, "no_image", "the row has no image, so nothing to look at")
@@ -109,11 +135,9 @@ def _render(model: VisionLanguageModel, window: RowWindow[ConversationRow]) -> d
         except DataError as error:
             window.fail(i, "row_not_renderable", str(error))
             continue
-        vision = model.image_places(rendered)
-        if not len(vision):
+        found[i] = LookingRow.of(model, rendered)
+        if not len(found[i].vision):
             window.fail(i, "no_image_tokens", "the image lies behind the length limit (vlm.max_tokens)")
-        else:
-            found[i] = _Ready(rendered, instruction_places(rendered, vision), vision)
     return found
 
 
@@ -131,39 +155,24 @@ def instruction_places(row: RenderedRow, vision: Places) -> Places:
     return others if len(others) else vision[-1:]
 
 
-def _represent(
-    model: VisionLanguageModel,
-    window: RowWindow[ConversationRow],
-    batch: Sequence[tuple[int, _Ready]],
-    threshold: float,
-) -> list[Representation | None]:
-    import torch
-
-    attention = AttentionRows([0], [ready.instruction for _, ready in batch], [ready.vision for _, ready in batch])
-    with torch.inference_mode():
-        states = model.layer_states(
-            [ready.row for _, ready in batch],
-            [window.features_of(i) for i, _ in batch],
-            layers=[1],
-            attention=attention,
-        )
-        mass = states.mass[0].cpu().numpy()  # small; the hidden states stay where they are
-        return [
-            _attended(window.rows[i].sample_id, ready, states.hidden[1][number], mass[number], threshold)
-            for number, (i, ready) in enumerate(batch)
-        ]
+def attended_means(
+    rows: Sequence[LookingRow], states: LayerStates, threshold: float
+) -> list[tuple[NDArray[np.float32], int] | None]:
+    """Of every row the mean of what it attends to and the number of image tokens in it, from its states after layer 1
+    and its attention in the first; None if they are not finite, or without image tokens."""
+    mass = states.mass[0].cpu().numpy()  # small; the hidden states stay where they are
+    return [_attended(row, states.hidden[1][i], mass[i], threshold) for i, row in enumerate(rows)]
 
 
 def _attended(
-    sample_id: str, ready: _Ready, hidden: "torch.Tensor", mass: NDArray[np.float32], threshold: float
-) -> Representation | None:
-    """Representation from a row's states [tokens, width] and masses (padded); None if they are not finite."""
+    ready: LookingRow, hidden: "torch.Tensor", mass: NDArray[np.float32], threshold: float
+) -> tuple[NDArray[np.float32], int] | None:
     import torch
 
     own = mass[: len(ready.vision)]
-    if not np.isfinite(own).all():
+    if not len(own) or not np.isfinite(own).all():
         return None
     chosen = ready.vision[attended_positions(own, threshold)]
     mean = hidden[torch.from_numpy(chosen).to(hidden.device)].float().mean(dim=0)
     vector = np.asarray(mean.cpu().numpy(), np.float32)
-    return Representation(sample_id, vector, len(chosen), len(ready.vision)) if np.isfinite(vector).all() else None
+    return (vector, len(chosen)) if np.isfinite(vector).all() else None

@@ -239,7 +239,7 @@ class _Run:
         if ids:
             stacked = self._model.project(torch.stack([features[i] for i in ids]))
             projected = dict(zip(ids, stacked, strict=True))
-        states, targets = self._model.target_states(
+        states, targets, _ = self._model.target_states(
             [[e.rendered] for e in examples], [[projected[image] for image in e.images] for e in examples]
         )
         return target_nll(self._model.logits(states), targets).sum()

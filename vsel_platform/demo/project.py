@@ -88,7 +88,7 @@ recipes:
 
 training:
   evaluation: {evaluation}
-  lora: {{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, epochs: 8, \
+  lora: {{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, epochs: 6, \
 batch_rows: 16, seed: {seed}}}
 
 compute:

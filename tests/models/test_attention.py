@@ -245,6 +245,23 @@ def test_rows_behind_a_cache_are_those_of_the_whole_pass():
         np.testing.assert_allclose(last.mass[layer], whole[layer], atol=1e-6)
 
 
+def test_queries_of_two_parts_come_together_in_one_recorder():
+    model = llama()
+    queries, keys = places([0, 4, 10], [7]), places([0, 2, 9], [8, 10])
+
+    def made():
+        return AttentionRecorder(frozenset([1]), queries, keys, each_query=True)
+
+    with torch.inference_mode():
+        with recording(model.config, whole := made()):
+            model(IDS)
+        with recording(model.config, parts := made()):
+            cache = model(IDS[:, :6], use_cache=True).past_key_values
+            model(IDS[:, 6:], past_key_values=cache)
+    np.testing.assert_allclose(parts.mass[1], whole.mass[1], atol=1e-6)
+    assert whole.mass[1].sum() > 0
+
+
 def test_only_the_layers_asked_for_are_recorded():
     model = llama()
     with torch.inference_mode(), recording(model.config, recorder([1])) as made:

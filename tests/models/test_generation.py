@@ -12,6 +12,8 @@ from transformers import LlavaForConditionalGeneration
 
 from vsel_platform.models.generation import generate_with_attention
 
+pytestmark = pytest.mark.usefixtures("_prefixes")
+
 STEPS = 8
 NEVER = -1
 ADAPTER = tiny_adapter(model=tiny_model(layers=3))

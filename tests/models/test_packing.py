@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsel_platform.models.packing import attention_mask, common_prefix, pack, packed_length
+from vsel_platform.models.packing import aligned, attention_mask, branches, common_prefix, pack, packed_length
 from vsel_platform.models.vlm import RenderedRow
 
 IMAGE = 9
@@ -85,3 +85,32 @@ def test_a_token_sees_exactly_the_past_of_its_own_row(batch):
             visible = np.flatnonzero(seen[place])
             assert own.positions[visible].tolist() == list(range(own.positions[place] + 1))
             assert set(own.branch[visible].tolist()) <= {0, own.branch[place]}
+
+
+@given(st.lists(groups, min_size=1, max_size=3))
+def test_aligned_branches_begin_at_one_place_and_rows_stay_whole(batch):
+    packed = [pack(group, IMAGE) for group in batch]
+    wide, width = aligned(packed)
+    assert width == max(int((own.branch == 0).sum()) for own in packed)
+    for group, before, own in zip(batch, packed, wide, strict=True):
+        assert (own.branch[width:] > 0).all()
+        assert (own.branch[:width] <= 0).all()
+        for row, places in zip(group, own.places, strict=True):
+            assert own.input_ids[places].tolist() == row.input_ids.tolist()
+            assert own.positions[places].tolist() == list(range(len(row)))
+        assert own.input_ids[own.targets].tolist() == before.input_ids[before.targets].tolist()
+        assert own.input_ids[own.before].tolist() == before.input_ids[before.before].tolist()
+        assert own.feature[own.branch >= 0].tolist() == before.feature.tolist()
+
+
+@given(st.lists(groups, min_size=1, max_size=3))
+def test_the_mask_behind_the_prefix_is_the_rest_of_the_whole_mask(batch):
+    wide, width = aligned([pack(group, IMAGE) for group in batch])
+    length = max(map(len, wide))
+    whole = attention_mask(wide, length)
+    assert (attention_mask(wide, length, width) == whole[:, width:]).all()
+    # Before that place causal attention alone is right: no token of the prefix sees a branch or padding.
+    prefix = branches(wide, length)[:, :width] == 0
+    causal = np.tri(width, dtype=bool)
+    for own, seen in zip(prefix, whole[:, :width, :width], strict=True):
+        assert (seen[own] == causal[own]).all()

@@ -8,6 +8,8 @@ from tiny_llava import IMAGE_TOKENS, conversation, picture, tiny_adapter, tiny_t
 from vsel_platform.models import scoring
 from vsel_platform.models.scoring import prediction_scores, score_batch, target_nll
 
+pytestmark = pytest.mark.usefixtures("_prefixes")
+
 ADAPTER = tiny_adapter()
 CONVERSATIONS = [
     (conversation("<image>\nWhat colour is the bus?", "It is red.", "And now?", "white"), ["a"]),

@@ -11,6 +11,8 @@ from vsel_platform.models.batching import BatchLimits
 from vsel_platform.models.image_features import TowerFeatures
 from vsel_platform.models.vlm import AttentionRows, RowTaps, ShownImage
 
+pytestmark = pytest.mark.usefixtures("_prefixes")
+
 ADAPTER = tiny_adapter(model=tiny_model(layers=3))
 GROUPS = [
     ([conversation("<image>\nWhat?", "Red."), conversation("<image>\nWhat is it now?", "A red ball.")], ["a"]),

@@ -27,6 +27,9 @@ class AttentionRecorder:
     padding. mass: per layer float32 [rows, keys], the mean over heads and queries of the attention that each key
     gets (0 for a row without queries), or with `each_query` [rows, n queries, keys]. allowed: bool [rows, n queries,
     tokens], which tokens each query sees; None for all up to itself.
+
+    With `each_query` the tokens may pass in several parts, one behind the other: each part gives the rows of its own
+    queries.
     """
 
     layers: frozenset[int]
@@ -35,13 +38,27 @@ class AttentionRecorder:
     mass: "dict[int, torch.Tensor]" = field(default_factory=dict)
     allowed: "torch.Tensor | None" = None
     each_query: bool = False
+    _parts: "dict[tuple[int, int], tuple[torch.Tensor | None, torch.Tensor]]" = field(default_factory=dict)
 
     def record(self, layer: int, query: "torch.Tensor", key: "torch.Tensor", scaling: float | None) -> None:
         """Take the rows of one layer, given its queries and keys [rows, heads, tokens, head size]."""
-        if layer in self.layers:
-            self.mass[layer] = attention_mass(
-                query, key, self.queries, self.keys, scaling, allowed=self.allowed, each_query=self.each_query
-            )
+        if layer not in self.layers:
+            return
+        n_tokens = key.shape[2]
+        queries, keys = self._inside(n_tokens - query.shape[2], n_tokens)
+        if queries is None:
+            return
+        allowed = None if self.allowed is None else self.allowed[..., :n_tokens]
+        found = attention_mass(query, key, queries, keys, scaling, allowed=allowed, each_query=self.each_query)
+        self.mass[layer] = self.mass[layer] + found if layer in self.mass else found
+
+    def _inside(self, start: int, end: int) -> "tuple[torch.Tensor | None, torch.Tensor]":
+        """Queries among the tokens from `start` to `end`, None if there are none, and keys before `end`."""
+        if (start, end) not in self._parts:
+            inside = (self.queries >= start) & (self.queries < end)
+            queries = self.queries.masked_fill(~inside, -1) if bool(inside.any()) else None
+            self._parts[start, end] = queries, self.keys.masked_fill(self.keys >= end, -1)
+        return self._parts[start, end]
 
 
 _ACTIVE: list[AttentionRecorder] = []

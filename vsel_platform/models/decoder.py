@@ -33,12 +33,16 @@ def decoder_states(
 def observed(
     decoder: Any, layers: Sequence[int], recorder: AttentionRecorder | None = None
 ) -> "Iterator[dict[int, torch.Tensor]]":
-    """Keep hidden states after `layers` (from 1) of the forward pass inside; attention goes to `recorder`."""
+    """Keep hidden states after `layers` (from 1) of the forward passes inside, which run over consecutive tokens;
+    attention goes to `recorder`."""
+    import torch
+
     states: dict[int, torch.Tensor] = {}
 
     def keep(number: int) -> Any:
         def hook(module: Any, arguments: Any, output: Any) -> None:
-            states[number] = output[0] if isinstance(output, tuple) else output
+            found = output[0] if isinstance(output, tuple) else output
+            states[number] = torch.cat([states[number], found], dim=1) if number in states else found
 
         return hook
 

@@ -7,12 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.models.decoder import decoder_states, observed
-from vsel_platform.models.packing import PackedRows, attention_mask, pack
+from vsel_platform.models.packing import PackedRows, aligned, attention_mask, pack
 from vsel_platform.models.taps import tap_recorder, tapped_states
 from vsel_platform.models.vlm import AttentionRows, LayerStates, RenderedRow, RowTaps, TargetStates
 
 if TYPE_CHECKING:
     import torch
+
+
+LONG_PREFIX = 256
+"""Shared beginning [tokens] from which on it passes through the decoder by itself, before the branches."""
 
 
 class DecoderForward:
@@ -44,10 +48,10 @@ class DecoderForward:
         Groups of rows are packed (`models.packing`) and padded on the right. Without branches no attention mask is
         needed: attention is causal, so no token of a row sees the padding behind it.
         """
-        batch, inputs = self.packed_inputs(groups, images)
+        batch, inputs, prefix = self.packed_inputs(groups, images)
         recorder = tap_recorder(batch, taps, self.device) if taps and taps.attention else None
         with observed(self.decoder, taps.layers if taps else (), recorder) as kept:
-            states = self.decoder(use_cache=False, **inputs).last_hidden_state
+            states = self.through(inputs, prefix)
         row_of = np.repeat(np.arange(len(batch)), [len(packed.targets) for packed in batch])
         before = np.concatenate([packed.before for packed in batch])
         targets = np.concatenate([packed.input_ids[packed.targets] for packed in batch])
@@ -57,18 +61,54 @@ class DecoderForward:
 
     def packed_inputs(
         self, groups: Sequence[Sequence[RenderedRow]], images: Sequence[Sequence["torch.Tensor"]]
-    ) -> "tuple[list[PackedRows], dict[str, Any]]":
-        """Groups of rows that share a beginning and their images, packed, and the decoder's arguments for them."""
+    ) -> "tuple[list[PackedRows], dict[str, Any], int]":
+        """Groups of rows that share a beginning and their images, packed; the decoder's arguments for them; and how
+        many tokens of them can pass first, because nothing but their past is seen from there (0: all together)."""
         import torch
 
-        batch = [pack(rows, self._image_token_id) for rows in groups]
+        batch, prefix = [pack(rows, self._image_token_id) for rows in groups], 0
+        has_branches = any(packed.branch.any() for packed in batch)
+        if has_branches:
+            wide, width = aligned(batch)
+            if width >= LONG_PREFIX:
+                batch, prefix = wide, width
         length = max(len(packed) for packed in batch)
         inputs = self._inputs(batch, images, length)
-        if any(packed.branch.any() for packed in batch):
-            hidden = torch.from_numpy(~attention_mask(batch, length)).to(self.device)
+        if has_branches:
+            hidden = torch.from_numpy(~attention_mask(batch, length, prefix)).to(self.device)
             zeros = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.device)
             inputs["attention_mask"] = zeros.masked_fill_(hidden, torch.finfo(self.model.dtype).min)[:, None]
-        return batch, inputs
+        return batch, inputs, prefix
+
+    def through(self, inputs: "dict[str, Any]", prefix: int = 0, cache: Any = None) -> "torch.Tensor":
+        """Last hidden states [groups, tokens, model width] of what `packed_inputs` gives; keys and values go to
+        `cache`."""
+        import torch
+        from transformers import DynamicCache
+
+        if not prefix:
+            states: torch.Tensor = self.decoder(
+                use_cache=cache is not None, past_key_values=cache, **inputs
+            ).last_hidden_state
+            return states
+        # Causal attention without a mask costs half of that with one, and a long prefix is most of a group.
+        cache = DynamicCache() if cache is None else cache
+        parts = self._parts(inputs, prefix)
+        return torch.cat(
+            [self.decoder(use_cache=True, past_key_values=cache, **part).last_hidden_state for part in parts], dim=1
+        )
+
+    def _parts(self, inputs: "dict[str, Any]", prefix: int) -> "tuple[dict[str, Any], dict[str, Any]]":
+        """Arguments for the first `prefix` tokens, and for those behind them."""
+        embeddings, positions = inputs["inputs_embeds"], inputs["position_ids"]
+        return (
+            {"inputs_embeds": embeddings[:, :prefix], "position_ids": positions[..., :prefix]},
+            {
+                "inputs_embeds": embeddings[:, prefix:],
+                "position_ids": positions[..., prefix:],
+                "attention_mask": inputs["attention_mask"],
+            },
+        )
 
     @property
     def decoder(self) -> Any:

@@ -134,6 +134,16 @@ class FamilyForward(DecoderForward):
             inputs |= {"visual_pos_masks": is_image, "deepstack_visual_embeds": deeper}
         return inputs
 
+    def _parts(self, inputs: "dict[str, Any]", prefix: int) -> "tuple[dict[str, Any], dict[str, Any]]":
+        parts = super()._parts(inputs, prefix)
+        if "visual_pos_masks" in inputs:
+            is_image = inputs["visual_pos_masks"]
+            first = is_image.nonzero()[:, 1] < prefix
+            for part, tokens, own in zip(parts, (slice(prefix), slice(prefix, None)), (first, ~first), strict=True):
+                part["visual_pos_masks"] = is_image[:, tokens]
+                part["deepstack_visual_embeds"] = [layer[own] for layer in inputs["deepstack_visual_embeds"]]
+        return parts
+
     def _square_tokens(self) -> int:
         """Tokens of a picture without tiles, and the line break behind it."""
         vision = self.model.config.vision_config

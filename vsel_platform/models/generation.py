@@ -94,7 +94,7 @@ def _answers(run: _Generation, end_token: int, max_tokens: int) -> dict[int, Gen
     from transformers import DynamicCache
 
     model, decoder = run.model, run.model.decoder
-    batch, inputs = model.packed_inputs(run.rows, [run.images[group[0]] for group in run.groups])
+    batch, inputs, prefix = model.packed_inputs(run.rows, [run.images[group[0]] for group in run.groups])
     width = inputs["inputs_embeds"].shape[1]
     last = torch.from_numpy(padded_places([packed.last for packed in batch])).to(model.device)
     places = [model.image_places(run.prompts[group[0]]) for group in run.groups]
@@ -111,7 +111,7 @@ def _answers(run: _Generation, end_token: int, max_tokens: int) -> dict[int, Gen
     for step in range(max_tokens):
         recorder = AttentionRecorder(frozenset(range(len(decoder.layers))), query, keys, allowed=seen, each_query=True)
         with recording(decoder.config, recorder):
-            states = decoder(use_cache=True, past_key_values=cache, **inputs).last_hidden_state
+            states = model.through(inputs, prefix if step == 0 else 0, cache)
         looks.append(torch.stack(list(recorder.mass.values())).mean(dim=0))
         if step == 0:
             states = states[torch.arange(len(batch), device=model.device)[:, None], last.clamp(min=0)]

@@ -91,6 +91,36 @@ def pack(rows: Sequence[RenderedRow], image_token_id: int) -> PackedRows:
     )
 
 
+def aligned(batch: Sequence[PackedRows]) -> tuple[list[PackedRows], int]:
+    """The groups with padding between prefix and branches, so that all branches begin at the same place; this place.
+
+    Padding has branch -1.
+    """
+    prefixes = [int((packed.branch == 0).sum()) for packed in batch]
+    width = max(prefixes)
+    return [_widened(packed, p, width - p) for packed, p in zip(batch, prefixes, strict=True)], width
+
+
+def _widened(packed: PackedRows, prefix: int, count: int) -> PackedRows:
+    """The group with `count` tokens of padding behind its prefix."""
+
+    def pad(values: Indices, fill: int) -> Indices:
+        return np.insert(values, np.full(count, prefix), fill, axis=-1)
+
+    def moved(places: Indices) -> Indices:
+        return np.where(places < prefix, places, places + count)
+
+    return PackedRows(
+        pad(packed.input_ids, 0),
+        pad(packed.positions, 0),
+        pad(packed.branch, -1),
+        pad(packed.feature, -1),
+        tuple(moved(places) for places in packed.places),
+        moved(packed.targets),
+        moved(packed.before),
+    )
+
+
 def branches(batch: Sequence[PackedRows], length: int) -> Indices:
     """Branch of every token int64 [rows, length], -1 for padding."""
     found = np.full((len(batch), length), -1, dtype=np.int64)
@@ -99,12 +129,13 @@ def branches(batch: Sequence[PackedRows], length: int) -> Indices:
     return found
 
 
-def attention_mask(batch: Sequence[PackedRows], length: int) -> NDArray[np.bool_]:
-    """Which token may see which, bool [rows, length, length]: the past of the own branch, and the prefix.
+def attention_mask(batch: Sequence[PackedRows], length: int, start: int = 0) -> NDArray[np.bool_]:
+    """Which token, of those from `start` on, may see which, bool [rows, length - start, length]: the past of the own
+    branch, and the prefix.
 
-    Padding behind a row sees the prefix and itself, so that no line is empty.
+    Padding sees the prefix and itself, so that no line is empty.
     """
     branch = branches(batch, length)
-    seen, seeing = branch[:, None, :], branch[:, :, None]
-    causal = np.tri(length, dtype=bool)
+    seen, seeing = branch[:, None, :], branch[:, start:, None]
+    causal = np.tri(length, dtype=bool)[start:]
     return np.asarray(causal & ((seen == 0) | (seen == seeing)))

@@ -50,8 +50,23 @@ class Case:
     tolerance: float
 
 
-def make_model() -> LlavaAdapter:
-    """LLaVA-1.5's shape at small width: CLIP tower of 24 x 24 tokens, 24 Llama layers, random weights."""
+SMALL_TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2}
+SMALL_TEXT = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 3 * WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+}
+
+
+def make_model(
+    tower: dict[str, int] = SMALL_TOWER,
+    text: dict[str, int] = SMALL_TEXT,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LlavaAdapter:
+    """LLaVA-1.5's shape, at small width if nothing else is said: CLIP tower of 24 x 24 tokens, random weights."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import (
         CLIPVisionConfig,
@@ -75,34 +90,26 @@ def make_model() -> LlavaAdapter:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, extra_special_tokens=["<image>"], **special)
     side = PIXELS // PATCH
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=PIXELS,
-            patch_size=PATCH,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=32_000,
-            hidden_size=WIDTH,
-            intermediate_size=3 * WIDTH,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-        ),
+        vision_config=CLIPVisionConfig(image_size=PIXELS, patch_size=PATCH, **tower),
+        text_config=LlamaConfig(vocab_size=32_000, **text),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=side * side,
     )
     processor = CLIPImageProcessorPil(size={"shortest_edge": PIXELS}, crop_size={"height": PIXELS, "width": PIXELS})
     torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model = LlavaForConditionalGeneration(config)
+    torch.set_default_dtype(before)
     return LlavaAdapter(
-        LlavaForConditionalGeneration(config),
+        model.to(dtype),
         tokenizer,
         processor,
         load_template("vicuna_v1"),
         name="benchmark",
         weights="random",
-        device="cpu",
+        device=device,
         max_tokens=2048,
     )
 

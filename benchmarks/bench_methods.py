@@ -32,7 +32,8 @@ import pyarrow.compute as pc
 from method_store import DATASET, write_store
 
 from vsel_platform.config import Project
-from vsel_platform.methods.registry import METHODS, OWN_PIPELINE, composition
+from vsel_platform.methods.presets import METHODS, OWN_PIPELINE
+from vsel_platform.methods.registry import composition
 from vsel_platform.pipeline import clustering, lookup, method_scores, moments, scores, selection
 from vsel_platform.pipeline.context import Context, StageResult
 from vsel_platform.pipeline.method_signals import StoreSignals

@@ -250,7 +250,8 @@ _SPECS = (
     ),
     TableSpec(
         "method_scores",
-        "Scores of every row of a dataset under a score and its options; the score's own values are in `details`.",
+        "Scores of every row of a dataset under a score and its options; the score's own values are in `details`, and "
+        "as columns in a view for each score: `visnec_scores`, `perplexity_scores` and so on.",
         ("dataset", "score", "variant"),
         ("sample_id",),
         (

@@ -10,7 +10,7 @@ from vsel_platform.errors import ConfigError
 from vsel_platform.methods import describe as describing
 from vsel_platform.methods.api import Method, Options, Score, ScoreTable
 from vsel_platform.methods.describe import as_text, describe
-from vsel_platform.methods.registry import METHODS, OWN_PIPELINE, QUOTAS, RULES, SCORES
+from vsel_platform.methods.presets import METHODS, OWN_PIPELINE, QUOTAS, RULES, SCORES
 
 OWN = """
 from pydantic import Field

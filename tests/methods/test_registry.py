@@ -5,18 +5,8 @@ import pytest
 from vsel_platform.config import parse_project
 from vsel_platform.errors import ConfigError
 from vsel_platform.methods.describe import as_text, describe
-from vsel_platform.methods.registry import (
-    METHODS,
-    QUOTAS,
-    RULES,
-    SCORES,
-    check_recipes,
-    composition,
-    find_method,
-    method_names,
-    needs_of,
-    scores_of,
-)
+from vsel_platform.methods.presets import METHODS, QUOTAS, RULES, SCORES
+from vsel_platform.methods.registry import check_recipes, composition, find_method, method_names, needs_of, scores_of
 from vsel_platform.project import open_project
 
 OWN = """

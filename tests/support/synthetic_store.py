@@ -46,6 +46,7 @@ def build(root: str, *, with_vectors: bool = True) -> Store:
     inputs = [*_samples(store), _manifest(store), *_signals(store), *_scores(store)]
     if with_vectors:
         inputs += _vectors(store)
+    _method_scores(store)
     _selection(store, inputs)
     return store
 
@@ -175,6 +176,21 @@ def _scores(store: Store) -> list[Pointer]:
         store.publish("presel_tasks", key, pa.table(tasks), run_id="run-3"),
         store.publish("presel_scores", key, pa.table(scores), run_id="run-3"),
     ]
+
+
+def _method_scores(store: Store) -> None:
+    ids = range(ROWS)
+    for score, column in {"vig": "gain", "perplexity": "perplexity"}.items():
+        rows = {
+            "sample_id": [sample(n) for n in ids],
+            "task": [task(n) for n in ids],
+            "image_id": [image(n) if n % 10 else None for n in ids],
+            "value": [n / 10 if n % 10 else None for n in ids],
+            "details": [json.dumps({column: n / 5}) for n in ids],
+        }
+        key = {"dataset": DATASET, "score": score, "variant": "default"}
+        own = {"columns": [[column, "float64", "nat/token", "The score's own."]]}
+        store.publish("method_scores", key, pa.table(rows), run_id="run-3", metadata=own)
 
 
 def _selection(store: Store, inputs: list[Pointer]) -> None:

@@ -10,7 +10,8 @@ from vsel_platform.config import Project
 from vsel_platform.errors import ConfigError
 from vsel_platform.methods.api import Method, Options, Score
 from vsel_platform.methods.presel_types import PreselOptions
-from vsel_platform.methods.registry import ENTRY_POINT_GROUP, METHODS, QUOTAS, RULES, SCORES, find_method
+from vsel_platform.methods.presets import METHODS, QUOTAS, RULES, SCORES
+from vsel_platform.methods.registry import ENTRY_POINT_GROUP, find_method
 
 _OWN: dict[str, dict[str, Any]] = {
     "presel": {

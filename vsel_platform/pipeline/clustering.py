@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from vsel_platform.errors import SelectionError
 from vsel_platform.methods.api import Clustering, Clusters
-from vsel_platform.methods.registry import OWN_PIPELINE, composition
+from vsel_platform.methods.presets import OWN_PIPELINE
+from vsel_platform.methods.registry import composition
 from vsel_platform.pipeline import embeddings, hidden_states, representations
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.lookup import dataset_shards

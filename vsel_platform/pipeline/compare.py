@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from vsel_platform.errors import NotMaterializedError, SelectionError
 from vsel_platform.methods.api import Clustering
-from vsel_platform.methods.registry import OWN_PIPELINE, composition
+from vsel_platform.methods.presets import OWN_PIPELINE
+from vsel_platform.methods.registry import composition
 from vsel_platform.pipeline import clustering, embeddings, method_scores, scores
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents

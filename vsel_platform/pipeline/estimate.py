@@ -11,7 +11,8 @@ from itertools import islice
 
 from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import DataError, NotMaterializedError, SelectionError
-from vsel_platform.methods.registry import OWN_PIPELINE, needs_of
+from vsel_platform.methods.presets import OWN_PIPELINE
+from vsel_platform.methods.registry import needs_of
 from vsel_platform.pipeline import compare, embeddings, ingest, losses, reference, scores, selection, training
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.cost_lines import Estimate, Line

@@ -7,7 +7,8 @@ from functools import partial
 from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import NotMaterializedError
 from vsel_platform.methods.api import Need
-from vsel_platform.methods.registry import OWN_PIPELINE, composition, scores_of
+from vsel_platform.methods.presets import OWN_PIPELINE
+from vsel_platform.methods.registry import composition, scores_of
 from vsel_platform.pipeline import (
     attention,
     base_losses,

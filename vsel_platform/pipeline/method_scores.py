@@ -10,13 +10,15 @@ import pyarrow as pa
 from vsel_platform.errors import SelectionError, VselError
 from vsel_platform.methods.api import ScoreTable
 from vsel_platform.methods.own_code import describe_failure, file_of
-from vsel_platform.methods.registry import SCORES, Composition, scores_of
+from vsel_platform.methods.presets import SCORES
+from vsel_platform.methods.registry import Composition, scores_of
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.method_signals import StoreSignals
 from vsel_platform.pipeline.needs import need_pointers
 from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.storage.pointers import Pointer
+from vsel_platform.storage.score_views import OWN_COLUMNS
 from vsel_platform.tables import TABLES
 
 TABLE = "method_scores"
@@ -112,7 +114,11 @@ def _score(ctx: Context, dataset: str, method: Composition) -> Pointer:
         inputs=wanted.references,
         code_version=METHOD_SCORE_CODE,
         run_id=ctx.run_id,
-        metadata={"options": method.score_options.model_dump(mode="json"), "notes": list(found.notes)},
+        metadata={
+            "options": method.score_options.model_dump(mode="json"),
+            "notes": list(found.notes),
+            OWN_COLUMNS: [[c.name, c.type, c.unit, c.description] for c in method.score.columns],
+        },
     )
 
 

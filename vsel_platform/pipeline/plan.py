@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from vsel_platform.identity import fingerprint
 from vsel_platform.methods.api import Need
-from vsel_platform.methods.registry import OWN_PIPELINE, composition, needs_of, scores_of
+from vsel_platform.methods.presets import OWN_PIPELINE
+from vsel_platform.methods.registry import composition, needs_of, scores_of
 from vsel_platform.pipeline import (
     attention,
     base_losses,

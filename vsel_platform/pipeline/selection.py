@@ -17,7 +17,8 @@ from vsel_platform.config import Budget, RecipeSettings
 from vsel_platform.errors import ConfigError, NotMaterializedError, SelectionError, VerificationError
 from vsel_platform.methods.compose import compose
 from vsel_platform.methods.presel import PreselOptions, PreselRows, presel_select
-from vsel_platform.methods.registry import OWN_PIPELINE, Composition, composition
+from vsel_platform.methods.presets import OWN_PIPELINE
+from vsel_platform.methods.registry import Composition, composition
 from vsel_platform.methods.stratified_random import stratified_random
 from vsel_platform.pipeline import method_scores, scores
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vsel_platform.config import RecipeSettings
-from vsel_platform.methods.registry import OWN_PIPELINE, composition
+from vsel_platform.methods.presets import OWN_PIPELINE
+from vsel_platform.methods.registry import composition
 from vsel_platform.pipeline import method_scores
 from vsel_platform.pipeline.context import Context
 from vsel_platform.reports import maps, plots

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from vsel_platform.errors import NotMaterializedError, StorageError
+from vsel_platform.storage import score_views
 from vsel_platform.storage.catalog_schema import (
     COLUMNS,
     LINEAGE,
@@ -90,6 +91,8 @@ def snapshot(
         raise StorageError(f"{as_of} is in the future; leave the time out to read the store as it is")
     stored = {*TABLES, *VECTOR_SIGNALS}
     wanted = None if tables is None or LINEAGE.name in tables else stored.intersection(tables)
+    if wanted is not None and (COLUMNS.name in (tables or ()) or score_views.asked([], tables)):
+        wanted.add(score_views.TABLE)
     if manifest is not None:
         states = [parse_reference(reference) for reference in _inputs(manifest)]
         return [
@@ -136,7 +139,14 @@ def _make_views(
             own = [pointer for pointer in pointers if pointer.table == spec.name]
             connection.execute(f"CREATE VIEW {spec.name} AS {view_sql(spec, own, base)}")
             _comment(connection, "VIEW", spec.name, spec.description, all_columns(spec))
-    for spec, rows in ((LINEAGE, [_lineage_row(p) for p in pointers]), (COLUMNS, column_rows())):
+    for name in score_views.asked(pointers, tables):
+        states = score_views.of_view(name, pointers)
+        spec = score_views.spec_of(name, states)
+        source = view_sql(TABLES[score_views.TABLE], states, base)
+        connection.execute(f"CREATE VIEW {name} AS {score_views.view_sql(spec, source)}")
+        _comment(connection, "VIEW", name, spec.description, list(spec.columns))
+    described = [score_views.spec_of(name, pointers) for name in score_views.view_names(pointers)]
+    for spec, rows in ((LINEAGE, [_lineage_row(p) for p in pointers]), (COLUMNS, column_rows(described))):
         if tables is None or spec.name in tables:
             _make_table(connection, spec, rows)
 
@@ -234,7 +244,7 @@ def _comment(
     connection.execute(f"COMMENT ON {kind} {name} IS {literal(description)}")
     for column in columns:
         text = f"{column.description} [{column.unit}]" if column.unit else column.description
-        connection.execute(f"COMMENT ON COLUMN {name}.{column.name} IS {literal(text)}")
+        connection.execute(f'COMMENT ON COLUMN {name}."{column.name}" IS {literal(text)}')
 
 
 def escape_glob(path: str) -> str:

@@ -1,9 +1,11 @@
 """What the catalog shows beside the tables of tables.py, and the columns of everything in it."""
 
+from collections.abc import Iterable
+
 from vsel_platform.storage.vectors import VECTOR_SIGNALS
 from vsel_platform.tables import TABLES, Column, TableSpec
 
-_SQL_TYPES = {
+SQL_TYPES = {
     "string": "VARCHAR", "bool": "BOOLEAN", "int32": "INTEGER", "int64": "BIGINT", "float32": "FLOAT",
     "float64": "DOUBLE",
 }  # fmt: skip
@@ -72,11 +74,11 @@ def all_columns(spec: TableSpec) -> list[Column]:
     return [*partition, *spec.columns]
 
 
-def column_rows() -> list[dict[str, str]]:
-    """Rows of the table `columns`."""
+def column_rows(views: Iterable[TableSpec] = ()) -> list[dict[str, str]]:
+    """Rows of the table `columns`; `views` are those that a store has besides."""
     specs = [(name, all_columns(spec)) for name, spec in TABLES.items()]
     specs += [(name, list(VECTOR_COLUMNS)) for name in VECTOR_SIGNALS]
-    specs += [(spec.name, list(spec.columns)) for spec in (LINEAGE, COLUMNS)]
+    specs += [(spec.name, list(spec.columns)) for spec in (*views, LINEAGE, COLUMNS)]
     return [
         {
             "table_name": name,
@@ -92,7 +94,7 @@ def column_rows() -> list[dict[str, str]]:
 
 def sql_type(name: str) -> str:
     """DuckDB's name of a column type of tables.py."""
-    return f"{sql_type(name[5:-1])}[]" if name.startswith("list<") else _SQL_TYPES[name]
+    return f"{sql_type(name[5:-1])}[]" if name.startswith("list<") else SQL_TYPES[name]
 
 
 def literal(text: str) -> str:

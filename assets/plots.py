@@ -1,7 +1,5 @@
 """Plots and tables of materializations: each reads what was published and returns metadata; {} if there is nothing."""
 
-from typing import Any
-
 import dagster as dg
 
 from assets import reporting
@@ -34,7 +32,7 @@ def dataset(ctx: Context, dataset: str) -> Metadata:
     counts = {"distinct rows": summary.n_distinct, "repeated rows": summary.n_duplicates, "tasks": len(summary.tasks)}
     numbers = {name: dg.MetadataValue.int(count) for name, count in counts.items()}
     note = dg.MetadataValue.text(REPEATED_ROWS)
-    return _plots({"rows by task": bars}) | numbers | {"what repeated rows are": note}
+    return reporting.plots({"rows by task": bars}) | numbers | {"what repeated rows are": note}
 
 
 def quarantine(ctx: Context, dataset: str) -> Metadata:
@@ -58,58 +56,10 @@ def quarantine(ctx: Context, dataset: str) -> Metadata:
     meanings = {str(reason): text for reason, text in REASONS.items()}
     frequent = sorted(summary.reasons.items(), key=lambda item: (-item[1], item[0]))
     reasons = [(reason, count, markdown.Long(meanings.get(reason, ""))) for reason, count in frequent]
-    return _plots({"reasons": bars}) | {
+    return reporting.plots({"reasons": bars}) | {
         "what the reasons mean": dg.MetadataValue.md(markdown.table(["reason", "rows", "meaning"], reasons)),
         "first refused rows": dg.MetadataValue.md(markdown.table(["position", "reason", "detail"], rows)),
     }
-
-
-def embeddings(ctx: Context, shard: str) -> Metadata:
-    """Map of a shard's images."""
-    from vsel_platform.reports import map_data, maps
-
-    found = map_data.shard_map(ctx, shard)
-    if found is None:
-        return {}
-    png = maps.embedding_map(found.vectors, found.tasks, title=f"Images of shard {shard}", sampled=found.sampled)
-    return _plots({"embedding map": png})
-
-
-def losses(ctx: Context, shard: str) -> Metadata:
-    """Instruction relevance of the reference rows of a shard."""
-    from vsel_platform.reports import data, plots
-
-    return _plots(
-        {
-            f"instruction relevance, {name}": plots.histogram(
-                values,
-                title=f"Instruction relevance of reference rows of {name}, shard {shard}",
-                xlabel="relevance [loss with the question / loss without it]",
-                line=(1.0, "1: the question does not help"),
-            )
-            for name, values in data.relevance_of_shard(ctx, shard).items()
-        }
-    )
-
-
-def attention(ctx: Context, shard: str) -> Metadata:
-    """Pictures on which the two models look at different and at the same places."""
-    from vsel_platform.reports.attention import attention_sheet
-
-    return _plots({"where two models look": attention_sheet(ctx, shard)})
-
-
-def base_losses(ctx: Context, shard: str) -> Metadata:
-    """What the image adds to the answers of a shard's rows."""
-    from vsel_platform.reports import data, plots
-
-    histogram = plots.histogram(
-        data.visual_gain_of_shard(ctx, shard),
-        title=f"What the image adds to the answers of shard {shard}",
-        xlabel="answer loss without the image, minus with it [nat/token]",
-        line=(0.0, "0: the image does not help"),
-    )
-    return _plots({"visual gain": histogram})
 
 
 def method_scores(ctx: Context, references: list[str]) -> Metadata:
@@ -126,7 +76,7 @@ def method_scores(ctx: Context, references: list[str]) -> Metadata:
         title = f"Scores of the rows of {scores.partition['dataset']}: {score}{suffix}"
         histogram = plots.histogram(values, title=title, xlabel=f"{score} score, higher is more valuable")
         sheet = score_sheet(ctx, scores, score)
-        metadata |= _plots({f"{score}{suffix}": histogram, f"highest and lowest{suffix}": sheet})
+        metadata |= reporting.plots({f"{score}{suffix}": histogram, f"highest and lowest{suffix}": sheet})
     return metadata
 
 
@@ -147,7 +97,7 @@ def reference(ctx: Context, dataset: str) -> Metadata:
     )
     rows = [(t.task, t.n_rows, t.n_reference, f"{t.n_reference / t.n_rows:.1%}", t.n_images) for t in tasks]
     table = markdown.table(["task", "rows", "reference rows", "share", "their images"], rows)
-    return _plots({"reference rows by task": bars}) | {"tasks": dg.MetadataValue.md(table)}
+    return reporting.plots({"reference rows by task": bars}) | {"tasks": dg.MetadataValue.md(table)}
 
 
 def comparison(ctx: Context, dataset: str) -> Metadata:
@@ -165,7 +115,7 @@ def training_curve(ctx: Context, table: str, partition_name: str, key: str) -> M
     pointer = ctx.store.pointer(table, {partition_name: key})
     steps = training_losses(ctx, pointer) if pointer is not None else None
     title = f"Training of {table.replace('_', ' ')}, {partition_name} {key}"
-    return _plots({"training loss": plots.loss_curve(steps, title=title)}) if steps else {}
+    return reporting.plots({"training loss": plots.loss_curve(steps, title=title)}) if steps else {}
 
 
 def presel(ctx: Context, dataset: str) -> Metadata:
@@ -190,7 +140,7 @@ def _presel_mode(ctx: Context, dataset: str, mode: str) -> Metadata:
     suffix = "" if mode == "default" else f" ({mode})"
     tasks = data.task_difficulty(ctx, dataset, mode)
     values, _ = data.column_values(ctx, scores, "typicality")
-    return _plots(
+    return reporting.plots(
         {
             f"task difficulty{suffix}": plots.value_bars(
                 {t.task: t.difficulty for t in tasks},
@@ -242,7 +192,8 @@ def _page_plots(ctx: Context, artifact: str, partition: dict[str, str]) -> Metad
 
     pointer = ctx.store.pointer(artifact, partition)
     pages = [file.path for file in pointer.files if file.path.endswith(".html")] if pointer is not None else []
-    return _plots({plot.name: plot.png for page in pages for plot in figures(ctx.store.files.read(page).decode())})
+    shown = [plot for page in pages for plot in figures(ctx.store.files.read(page).decode())]
+    return reporting.plots({plot.name: plot.png for plot in shown})
 
 
 def _files(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
@@ -290,7 +241,7 @@ def evaluation(ctx: Context, recipe: str) -> Metadata:
         + unjudged(results)
     )
     return (
-        _plots({"exact match and loss": bars})
+        reporting.plots({"exact match and loss": bars})
         | {"results by task": dg.MetadataValue.md(markdown.table(names, rows))}
         | {"notes": dg.MetadataValue.text(" ".join(notes))}
     )
@@ -298,7 +249,3 @@ def evaluation(ctx: Context, recipe: str) -> Metadata:
 
 def _share(share: float, interval: tuple[float, float]) -> str:
     return f"{share:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
-
-
-def _plots(pngs: dict[str, bytes | None]) -> dict[str, Any]:
-    return {name: reporting.plot(png, name) for name, png in pngs.items() if png is not None}

@@ -39,6 +39,11 @@ def plot(png: bytes, title: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
+def plots(pngs: Mapping[str, bytes | None]) -> dict[str, Any]:
+    """Those of some PNGs that there are, by title."""
+    return {name: plot(png, name) for name, png in pngs.items() if png is not None}
+
+
 def stage_metadata(ctx: Context, result: StageResult) -> dict[str, Any]:
     """Counts, time, location and lineage of what a stage published."""
     metadata: dict[str, Any] = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from assets import checks, plots
+from assets import checks, plots, signal_plots
 from assets.reporting import materialized, spec_metadata
 from assets.signals import (
     attention_maps,
@@ -97,7 +97,7 @@ def clusters(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.
     ctx = project.context(context.run_id)
     result = clustering.run(ctx, context.partition_key)
     found = checks.results(ctx, "clusters", clustering.TABLE, result.references)
-    return materialized(ctx, result, check_results=found)
+    return materialized(ctx, result, signal_plots.clusters(ctx, result.references), check_results=found)
 
 
 def score_asset(variants: Sequence[Composition]) -> dg.AssetsDefinition:

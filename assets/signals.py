@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import checks, plots
+from assets import checks, plots, signal_plots
 from assets.annotations import images, samples
 from assets.reporting import materialized, spec_metadata
 from automation.partitions import datasets, shards
@@ -45,7 +45,7 @@ def image_embeddings(
     result = compute.run(context, "image_embeddings", context.partition_key)
     ctx = project.context(context.run_id)
     found = checks.vector_results(ctx, "image_embeddings", embeddings.STAGE, context.partition_key)
-    return materialized(ctx, result, plots.embeddings(ctx, context.partition_key), check_results=found)
+    return materialized(ctx, result, signal_plots.embeddings(ctx, context.partition_key), check_results=found)
 
 
 @dg.asset(
@@ -68,7 +68,7 @@ def text_embeddings(
     result = compute.run(context, "text_embeddings", context.partition_key)
     ctx = project.context(context.run_id)
     found = checks.vector_results(ctx, "text_embeddings", QUESTIONS, context.partition_key)
-    return materialized(ctx, result, check_results=found)
+    return materialized(ctx, result, signal_plots.questions(ctx, context.partition_key), check_results=found)
 
 
 @dg.asset(
@@ -92,7 +92,7 @@ def attention_maps(
     result = compute.run(context, "attention_maps", context.partition_key)
     ctx = project.context(context.run_id)
     found = checks.results(ctx, "attention_maps", "attention_maps", result.references)
-    return materialized(ctx, result, plots.attention(ctx, context.partition_key), check_results=found)
+    return materialized(ctx, result, signal_plots.attention(ctx, context.partition_key), check_results=found)
 
 
 @dg.asset(
@@ -116,7 +116,9 @@ def vision_representations(
     result = compute.run(context, "vision_representations", context.partition_key)
     ctx = project.context(context.run_id)
     found = checks.vector_results(ctx, "vision_representations", representations.STAGE, context.partition_key)
-    return materialized(ctx, result, check_results=found)
+    return materialized(
+        ctx, result, signal_plots.row_vectors(ctx, representations.STAGE, context.partition_key), check_results=found
+    )
 
 
 @dg.asset(
@@ -140,7 +142,9 @@ def hidden_states(
     result = compute.run(context, "hidden_states", context.partition_key)
     ctx = project.context(context.run_id)
     found = checks.vector_results(ctx, "hidden_states", hidden.STAGE, context.partition_key)
-    return materialized(ctx, result, check_results=found)
+    return materialized(
+        ctx, result, signal_plots.row_vectors(ctx, hidden.STAGE, context.partition_key), check_results=found
+    )
 
 
 @dg.asset(
@@ -166,7 +170,7 @@ def base_losses(
     result = compute.run(context, "base_losses", context.partition_key)
     ctx = project.context(context.run_id)
     found = checks.results(ctx, "base_losses", "losses", result.references)
-    return materialized(ctx, result, plots.base_losses(ctx, context.partition_key), check_results=found)
+    return materialized(ctx, result, signal_plots.base_losses(ctx, context.partition_key), check_results=found)
 
 
 @dg.asset(
@@ -185,7 +189,8 @@ def base_losses(
 def representation_moments(context: dg.AssetExecutionContext, project: ProjectResource) -> dg.MaterializeResult:
     """Update the moments of a dataset."""
     ctx = project.context(context.run_id)
-    return materialized(ctx, moments.run(ctx, context.partition_key))
+    result = moments.run(ctx, context.partition_key)
+    return materialized(ctx, result, signal_plots.moments(ctx, context.partition_key))
 
 
 @dg.asset(
@@ -260,4 +265,4 @@ def losses(
     result = compute.run(context, "losses", context.partition_key)
     ctx = project.context(context.run_id)
     found = checks.results(ctx, "losses", "losses", result.references)
-    return materialized(ctx, result, plots.losses(ctx, context.partition_key), check_results=found)
+    return materialized(ctx, result, signal_plots.losses(ctx, context.partition_key), check_results=found)

@@ -14,15 +14,15 @@ from report_store import (
     report_context,
 )
 
-from assets import plots
+from assets import plots, signal_plots
 from vsel_platform.pipeline.context import Context
 from vsel_platform.reports.html import figures
 
 CALLS = {
     "dataset": (plots.dataset, "shapes"),
     "quarantine": (plots.quarantine, "shapes"),
-    "embeddings": (plots.embeddings, "one"),
-    "losses": (plots.losses, "one"),
+    "embeddings": (signal_plots.embeddings, "one"),
+    "losses": (signal_plots.losses, "one"),
     "reference": (plots.reference, "shapes"),
     "presel": (plots.presel, "shapes"),
     "selection": (plots.selection, "typical"),

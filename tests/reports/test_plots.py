@@ -162,3 +162,12 @@ def test_one_step_is_a_curve_too(drawn):
 def test_a_long_curve_is_thinned(drawn):
     check(plots.loss_curve(np.random.default_rng(0).random(50_000), title="T"))
     assert max(len(line.get_xdata()) for line in drawn[0].axes[0].lines) < 2 * plots.MAX_STEPS
+
+
+def test_the_energy_of_a_known_spectrum_is_told():
+    # 5 + 4 of 10 are 90 %; the last tenth is the fourth direction's.
+    png = plots.energy_curve([1.0, 5.0, 4.0, 0.0], title="Energy")
+    assert png is not None
+    assert png.startswith(b"\x89PNG")
+    assert plots.energy_curve([0.0, 0.0], title="Nothing") is None
+    assert plots.energy_curve([], title="Nothing") is None

@@ -29,7 +29,7 @@ datasets:
     task: {{column: task}}
     images: {{check: header}}           # opens every image and reads its size
     max_quarantine_rate: 0.01         # the file holds a few broken rows on purpose
-    shard_rows: 1500
+    shard_rows: 2000
 
 image_encoder:
   name: efficientnet_lite0            # ImageNet weights from a package, nothing is downloaded

@@ -64,12 +64,13 @@ def embedding_map(
     *,
     title: str,
     sampled: bool = False,
+    unit: str = "image",
 ) -> bytes | None:
     """Map of `vectors` [n, d], a panel for each of `tasks` [n] (the largest 11, and the others together).
 
-    Every panel shows all images pale and its task's images grey, those of `selected` [n] in colour.
-    `sampled` says that there are more images than these. Rows with a non-finite component are left out.
-    None with fewer than three vectors: there is no plane to show.
+    Every panel shows all contents pale and its task's grey, those of `selected` [n] in colour.
+    `sampled` says that there are more than these, `unit` what one of them is. Rows with a non-finite component are
+    left out. None with fewer than three vectors: there is no plane to show.
     """
     matrix = np.asarray(vectors, dtype=np.float64)
     if matrix.ndim != 2 or not matrix.size:
@@ -84,21 +85,23 @@ def embedding_map(
     n_columns = _columns(len(panels))
     n_rows = -(-len(panels) // n_columns)
     height = HEADER_AND_LABELS_PX + max(300, PANEL_PX * n_rows)
-    figure = new_figure(height, title, _subtitle(len(plane), chosen, shares, sampled=sampled), legend_px=LEGEND_PX)
+    figure = new_figure(
+        height, title, _subtitle(counted(len(plane), unit), chosen, shares, sampled=sampled), legend_px=LEGEND_PX
+    )
     grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
     for axes, (name, mask) in zip(grid.flat, panels, strict=False):
-        _panel(axes, plane, mask, chosen, name)
+        _panel(axes, plane, mask, chosen, name, unit)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     words: dict[str, Any] = {"size": 9, "color": INK, "family": FONT}
     figure.supxlabel(f"principal component 1 ({shares[0]:.0%} of the variance)", **words)
     figure.supylabel(f"principal component 2 ({shares[1]:.0%})", **words)
-    _legend(figure, with_selection=chosen is not None)
+    _legend(figure, unit, with_selection=chosen is not None)
     return to_png(figure)
 
 
-def _subtitle(n: int, chosen: NDArray[np.bool_] | None, shares: tuple[float, float], *, sampled: bool) -> str:
-    text = ("a fixed sample of " if sampled else "") + counted(n, "image")
+def _subtitle(all_of_them: str, chosen: NDArray[np.bool_] | None, shares: tuple[float, float], *, sampled: bool) -> str:
+    text = ("a fixed sample of " if sampled else "") + all_of_them
     if chosen is not None:
         text += f", {number(int(chosen.sum()))} selected"
     return f"{text}; a rough view: two components hold {sum(shares):.0%} of the variance"
@@ -127,8 +130,9 @@ def _panel(
     mask: NDArray[np.bool_],
     chosen: NDArray[np.bool_] | None,
     name: str,
+    unit: str,
 ) -> None:
-    count = counted(int(mask.sum()), "image")
+    count = counted(int(mask.sum()), unit)
     size = float(np.clip(4000 / len(plane), 7, 20))
     others = plane[~mask]
     axes.scatter(others[:, 0], others[:, 1], s=0.6 * size, c=OTHERS, linewidths=0)
@@ -147,10 +151,12 @@ def _panel(
         spine.set_color(GRID)
 
 
-def _legend(figure: Any, *, with_selection: bool) -> None:
+def _legend(figure: Any, unit: str, *, with_selection: bool) -> None:
     """One legend for all panels, above them."""
-    marks = [("images of other tasks", OTHERS)]
-    marks += [("not selected", QUIET), ("selected", SELECTED)] if with_selection else [("images of the task", SELECTED)]
+    marks = [(f"{unit}s of other tasks", OTHERS)]
+    marks += (
+        [("not selected", QUIET), ("selected", SELECTED)] if with_selection else [(f"{unit}s of the task", SELECTED)]
+    )
     handles = [figure.axes[0].scatter([], [], s=24, c=colour, linewidths=0, label=name) for name, colour in marks]
     below_header = (0.004, 1 - HEADER_PX / (figure.get_figheight() * DPI))
     add_legend(figure, handles=handles, loc="upper left", bbox_to_anchor=below_header, ncols=3, handletextpad=0.2)

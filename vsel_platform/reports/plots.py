@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from vsel_platform.reports.style import (
@@ -69,8 +70,10 @@ def histogram(
     title: str,
     xlabel: str,
     line: tuple[float, str] | None = None,
+    unit: str = "row",
 ) -> bytes | None:
-    """Distribution of `values` [n]; with `selected` [m] both as shares of their group, so that any budget compares.
+    """Distribution of `values` [n], one for each `unit`; with `selected` [m] both as shares of their group, so that
+    any budget compares.
 
     Fewer than 20 values have no distribution to speak of: each is a point (of few selected ones a tick).
     `line` is a value of meaning and its name. None if no value is finite.
@@ -80,9 +83,9 @@ def histogram(
     if not pool.size:
         return None
     if pool.size < FEW_ROWS:
-        return _strip(pool, chosen, title, xlabel, line)
+        return _strip(pool, chosen, title, xlabel, line, unit)
     edges, beyond = _edges(np.concatenate([pool, chosen]))
-    subtitle = f"{counted(pool.size, 'row')}, median {np.median(pool):.3g}"
+    subtitle = f"{counted(pool.size, unit)}, median {np.median(pool):.3g}"
     if chosen.size:
         subtitle += f"; {number(chosen.size)} selected, median {np.median(chosen):.3g}"
     if beyond:
@@ -90,7 +93,7 @@ def histogram(
     figure = new_figure(330, title, subtitle)
     axes = figure.subplots()
     scale = 100 / pool.size if chosen.size else 1.0
-    axes.stairs(_counts(pool, edges) * scale, edges, fill=True, color=POOL, label="all rows")
+    axes.stairs(_counts(pool, edges) * scale, edges, fill=True, color=POOL, label=f"all {unit}s")
     if 0 < chosen.size < FEW_ROWS:
         axes.vlines(chosen, 0, 0.08, color=SELECTED, linewidth=1.8, label="selected rows, one tick each",
                     transform=axes.get_xaxis_transform(), zorder=3)  # fmt: skip
@@ -100,7 +103,7 @@ def histogram(
         part = (shares[first : last + 1], edges[first : last + 2])
         axes.stairs(*part, fill=True, color=SELECTED, alpha=0.28)
         axes.stairs(*part, color=SELECTED, linewidth=1.8, label="selected rows")
-    style_axes(axes, xlabel=xlabel, ylabel="share of rows [%]" if chosen.size else "rows")
+    style_axes(axes, xlabel=xlabel, ylabel=f"share of {unit}s [%]" if chosen.size else f"{unit}s")
     if not chosen.size:
         count_axis(axes.yaxis)
     if line is not None and edges[0] <= line[0] <= edges[-1]:
@@ -111,9 +114,9 @@ def histogram(
     return to_png(figure)
 
 
-def _strip(pool: Floats, chosen: Floats, title: str, xlabel: str, line: tuple[float, str] | None) -> bytes:
+def _strip(pool: Floats, chosen: Floats, title: str, xlabel: str, line: tuple[float, str] | None, unit: str) -> bytes:
     """One point per value; equal values are stacked. The selected ones are drawn once more, below."""
-    subtitle = f"{counted(pool.size, 'row')}, one point each: too few for a histogram; median {np.median(pool):.3g}"
+    subtitle = f"{counted(pool.size, unit)}, one point each: too few for a histogram; median {np.median(pool):.3g}"
     figure = new_figure(200 if not chosen.size else 230, title, subtitle)
     axes = figure.subplots()
     groups = [("all rows", pool, 1.0, MUTED)] + ([("selected rows", chosen, 0.0, SELECTED)] if chosen.size else [])
@@ -254,6 +257,31 @@ def budget_bars(tasks: Sequence[TaskBudget], *, title: str) -> bytes | None:
     count_axis(axes.xaxis)
     _room(axes, max(len(text) for text in texts))
     add_legend(axes)
+    return to_png(figure)
+
+
+def energy_curve(variances: ArrayLike, *, title: str) -> bytes | None:
+    """Share of the variance that the leading principal directions hold, given the variances [d] of all of them.
+
+    None without any variance.
+    """
+    ordered = np.sort(np.maximum(finite(variances), 0.0))[::-1]
+    if not ordered.sum():
+        return None
+    share = ordered.cumsum() / ordered.sum()
+    needed = {level: int(np.searchsorted(share, level - 1e-12)) + 1 for level in (0.9, 0.99)}
+    told = ", ".join(f"{level:.0%} in {number(count)}" for level, count in needed.items())
+    figure = new_figure(330, title, f"{counted(len(ordered), 'direction')}; of the variance {told}")
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(share) + 1), 100 * share, color=SELECTED, linewidth=2.0)
+    for level, count in needed.items():
+        axes.axhline(100 * level, color=REFERENCE, linewidth=0.8)
+        axes.plot([count], [100 * level], marker="o", color=SELECTED, markersize=5)
+    axes.set_xscale("log")
+    style_axes(axes, xlabel="leading directions", ylabel="share of the variance [%]")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(round(value))))
+    axes.set_ylim(0, 102)
+    count_axis(axes.yaxis)
     return to_png(figure)
 
 

@@ -23,14 +23,14 @@ class PartLog:
         data = sink.getvalue()
         self._files.write_once(f"{self._prefix}/{hashlib.sha256(data).hexdigest()[:20]}.parquet", data)
 
-    def load(self) -> pa.Table | None:
-        """All finished batches as one table, None if there are none.
+    def load(self, columns: list[str] | None = None) -> pa.Table | None:
+        """All finished batches as one table (or some columns of it), None if there are none.
 
         A writer of the same partition may publish and clear them at any moment, so what this job computed itself
         must not be read back from here.
         """
         names = [name for name, _ in self._files.list(self._prefix) if name.endswith(".parquet")]
-        parts = [pq.read_table(io.BytesIO(data)) for data in self._files.read_many(names).values()]
+        parts = [pq.read_table(io.BytesIO(data), columns=columns) for data in self._files.read_many(names).values()]
         return pa.concat_tables(parts) if parts else None
 
     def clear(self) -> None:

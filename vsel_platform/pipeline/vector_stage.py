@@ -1,5 +1,6 @@
 """A stage that gives every content of a shard one vector: once per model, resumable, in LanceDB."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class VectorStage:
         """Ids of a shard whose vectors are neither stored nor finished."""
         ids = self.wanted(ctx, shard)
         stored = ctx.vectors.existing_ids(self.signal, self.fingerprint(ctx), ids)
-        finished = _finished(self._log(ctx, shard), set(ids))
+        done = self._log(ctx, shard).load(["id"])
+        finished = set(done["id"].to_pylist()) if done is not None else set()
         return [i for i in ids if i not in stored and i not in finished]
 
     def parts(self, ctx: Context, shard: str) -> "VectorParts":
@@ -95,7 +97,7 @@ class VectorStage:
             self.signal,
             key,
             rows=len(vectors),
-            data_version=hash_ids([f"{i}{v.tobytes().hex()}" for i, v in vectors.items()]),
+            data_version=hash_ids(f"{i}{hashlib.sha256(v.tobytes()).hexdigest()}" for i, v in vectors.items()),
             fingerprint=key["fingerprint"],
             input_fingerprint=wanted.fingerprint,
             inputs=wanted.references,
@@ -186,7 +188,9 @@ class VectorParts:
         """Write what is kept."""
         if self._pending:
             ids, vectors = zip(*self._pending, strict=True)
-            self._log.save(pa.table({"id": list(ids), "vector": [vector.tolist() for vector in vectors]}))
+            matrix = np.stack(vectors).astype(np.float32)
+            column = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+            self._log.save(pa.table({"id": list(ids), "vector": column}))
             self._pending.clear()
 
 
@@ -194,5 +198,6 @@ def _finished(log: PartLog, ids: set[str]) -> dict[str, NDArray[np.float32]]:
     done = log.load()
     if done is None:
         return {}
-    pairs = zip(done["id"].to_pylist(), done["vector"].to_pylist(), strict=True)
-    return {content: np.asarray(vector, np.float32) for content, vector in pairs if content in ids}
+    found = done["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix = found.astype(np.float32, copy=False).reshape(done.num_rows, -1)
+    return {content: matrix[i] for i, content in enumerate(done["id"].to_pylist()) if content in ids}

@@ -33,10 +33,12 @@ for key in sorted(graph.get_all_asset_keys(), key=str):
     }
 heavy = [name for name in %r if name in sys.modules]
 jobs = {job.name: bool(defs.resolve_job_def(job.name).description) for job in defs.jobs}
+priority = {node.name: int(node.tags.get("dagster/priority", "0"))
+            for node in defs.resolve_job_def("signals").all_node_defs}
 sensors = sorted(s.name for s in defs.sensors)
 schedules = sorted(s.name for s in defs.schedules)
 print(json.dumps({"seconds": seconds, "heavy": heavy,
-                  "described_jobs": jobs,
+                  "described_jobs": jobs, "priority": priority,
                   "snapshot": {"assets": specs, "jobs": sorted(jobs), "sensors": sensors, "schedules": schedules}}))
 """
 
@@ -88,6 +90,11 @@ def test_only_recipes_that_train_are_partitions_of_the_training(loaded, tmp_path
     assert assets["finetuned_checkpoint"]["partitions"] == "StaticPartitionsDefinition:['presel_a']"
     untrained = load(tmp_path, "{presel_a: {dataset: a, train: false}}")["snapshot"]["assets"]
     assert untrained["evaluation"]["partitions"] == "StaticPartitionsDefinition:['none']"
+
+
+def test_losses_run_before_the_signals_that_their_pass_gives_besides(loaded):
+    priority = loaded["priority"]
+    assert priority["base_losses"] > max(priority[name] for name in ("hidden_states", "vision_representations"))
 
 
 def test_every_job_has_a_description(loaded):

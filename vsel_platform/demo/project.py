@@ -51,6 +51,9 @@ second_vlm:                           # Free2DS compares where two models look
 text_encoder:
   name: minilm                        # from a package as well
 
+signals:
+  answer_tokens: 6                    # of an answer in a word; where a model looks is summed over them
+
 reference:                            # PreSel's first step: 5 % of every task, and a model trained on them
   fraction: 0.05
   seed: {seed}

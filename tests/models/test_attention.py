@@ -262,6 +262,16 @@ def test_queries_of_two_parts_come_together_in_one_recorder():
     assert whole.mass[1].sum() > 0
 
 
+@pytest.mark.parametrize("each_query", [False, True])
+def test_nobody_who_asks_gets_nothing(each_query):
+    model = llama()
+    made = AttentionRecorder(frozenset([1]), places([-1], [-1]), places([0, 2], [8]), each_query=each_query)
+    with torch.inference_mode(), recording(model.config, made):
+        model(IDS)
+    assert made.mass[1].shape == ((2, 1, 2) if each_query else (2, 2))
+    assert not made.mass[1].any()
+
+
 def test_only_the_layers_asked_for_are_recorded():
     model = llama()
     with torch.inference_mode(), recording(model.config, recorder([1])) as made:

@@ -113,3 +113,9 @@ def test_rows_that_fail_and_vectors_that_are_not_finite_are_left_out():
         model.model.language_model.layers[0].mlp.down_proj.weight.fill_(float("inf"))
     _, found = passed(RowVectors((1,), 0.9), model=tiny_adapter(model=model))
     assert found == {}
+
+
+def test_a_batch_without_any_image_has_hidden_states_alone():
+    texts = [ROWS[-1], LossRow("other", conversation("What is a car?", "It drives."))]
+    _, found = passed(BOTH, rows=texts)
+    assert {(row.sample_id, "hidden_states") for row in texts} == set(found)

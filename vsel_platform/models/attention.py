@@ -47,10 +47,19 @@ class AttentionRecorder:
         n_tokens = key.shape[2]
         queries, keys = self._inside(n_tokens - query.shape[2], n_tokens)
         if queries is None:
-            return
-        allowed = None if self.allowed is None else self.allowed[..., :n_tokens]
-        found = attention_mass(query, key, queries, keys, scaling, allowed=allowed, each_query=self.each_query)
+            found = self._nothing()
+        else:
+            allowed = None if self.allowed is None else self.allowed[..., :n_tokens]
+            found = attention_mass(query, key, queries, keys, scaling, allowed=allowed, each_query=self.each_query)
         self.mass[layer] = self.mass[layer] + found if layer in self.mass else found
+
+    def _nothing(self) -> "torch.Tensor":
+        """The mass of tokens among which no query is."""
+        import torch
+
+        rows, n_keys = self.keys.shape
+        shape = (rows, self.queries.shape[1], n_keys) if self.each_query else (rows, n_keys)
+        return torch.zeros(shape, device=self.keys.device)
 
     def _inside(self, start: int, end: int) -> "tuple[torch.Tensor | None, torch.Tensor]":
         """Queries among the tokens from `start` to `end`, None if there are none, and keys before `end`."""

@@ -115,7 +115,7 @@ class LookingRow:
     def of(cls, model: ModelForward, row: RenderedRow) -> "LookingRow":
         """The row with its places."""
         vision = model.image_places(row)
-        return cls(row, instruction_places(row, vision), vision)
+        return cls(row, instruction_places(row, vision) if len(vision) else vision, vision)
 
 
 def looking(rows: Sequence[LookingRow]) -> AttentionRows:

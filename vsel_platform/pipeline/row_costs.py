@@ -164,9 +164,9 @@ def _attention(p: _Parts) -> _Passed:
 
 
 _COSTS: dict[str, Callable[[_Parts], _Passed]] = {
+    "base_losses": _base_losses,
     "vision_representations": _representations,
     "hidden_states": _hidden,
-    "base_losses": _base_losses,
     "losses": _losses,
     "attention_maps": _attention,
 }

@@ -71,6 +71,7 @@ def test_the_pass_for_losses_leaves_what_the_other_stages_store(ingested, asked)
     assert [stage.missing(ctx, shard) for stage in STAGES] == [[], []]
     results = [stage.run(ctx, shard) for stage in STAGES]
     assert asked == {"hidden_states": [], "vision_representations": []}
+    assert [r.metadata["taken_over"] for r in results] == [r.computed for r in results]
     assert [(r.computed, r.failed) for r in results] == [(len(stage.wanted(ctx, shard)), 0) for stage in STAGES]
     assert all(stage.is_current(ctx, shard) for stage in STAGES)
     assert not list(ctx.store.files.list("work"))

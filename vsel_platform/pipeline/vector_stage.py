@@ -119,7 +119,8 @@ class VectorStage:
             failed=failed.num_rows,
             seconds=time.perf_counter() - start,
             references=[pointer.reference],
-            metadata=version,
+            # Of those computed; they lay there, finished by another stage or by a run that was killed.
+            metadata=version | ({"taken_over": taken} if taken else {}),
         )
 
     def _log(self, ctx: Context, shard: str) -> PartLog:

@@ -13,7 +13,7 @@ from resources.failures import EXIT_CODE
 from vsel_platform.errors import NotMaterializedError, RunError, VselError
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import Step, next_steps
-from vsel_platform.worker import SHARED
+from vsel_platform.worker import SHARED, end_with_parent
 
 MULTI = {"dataset_manifest": ["raw_annotations", "dataset_manifest", "quarantine"]}
 MAX_STAGES = 100
@@ -121,7 +121,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m automation.run")
     parser.add_argument("recipes", nargs="*", help="recipes of the project file; none: all")
     parser.add_argument("--train", action="store_true", help="fine-tune and evaluate too")
+    parser.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
     options = parser.parse_args(arguments)
+    if options.with_parent:
+        end_with_parent()
     try:
         with dg.DagsterInstance.get() as instance:
             count = drive(instance, options.recipes, train=options.train)

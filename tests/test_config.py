@@ -50,6 +50,8 @@ def test_relative_paths_start_at_the_project_file_and_urls_stay():
         ("name: p\ndatasets: {a: {source: x, task: {column: t, rule: r}}}\n", "one of column"),
         ("- a list\n", "expected a mapping"),
         ("name: [unclosed\n", "not valid YAML"),
+        ("name: a\ndatasets: {d: {source: x}, d: {source: y}}\n", "'d' stands in it twice"),
+        ("name: a\nname: b\n", "'name' stands in it twice"),
         ("name: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
     ],
 )

@@ -334,6 +334,23 @@ class Project(Settings):
         return self.recipes[name]
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice: the first value would be gone without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    "while reading a mapping", node.start_mark, f"{key.value!r} stands in it twice", key.start_mark
+                )
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
 def parse_project(text: str, *, base_dir: str, origin: str = "project file") -> Project:
     """Parse the YAML text of a project file.
 
@@ -341,7 +358,7 @@ def parse_project(text: str, *, base_dir: str, origin: str = "project file") -> 
     Raises ConfigError that names the key, the value and the allowed ones.
     """
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: not valid YAML: {error}") from error
     if not isinstance(data, dict):

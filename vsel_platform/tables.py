@@ -313,7 +313,7 @@ _SPECS = (
                 "cluster_coverage", "float64", "Share of the clusters of images that have a selected row.", "1", True
             ),
             Column("image_coverage", "float64", "Share of the distinct images that a selected row shows.", "1", True),
-            Column("repeated_images", "int64", "Rows whose image another selected row shows too.", "rows"),
+            Column("repeated_images", "int64", "Rows that show an image of a selected row before them.", "rows"),
             Column("tokens", "float64", "Text tokens of the selected rows.", "tokens"),
             Column("overlap_with_random", "float64", "Mean Jaccard with 7 random selections of the same size.", "1"),
             Column("random_overlap_high", "float64", "Largest Jaccard of two of those random selections.", "1"),

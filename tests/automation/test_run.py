@@ -5,6 +5,7 @@ import pytest
 import yaml
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX, REPOSITORY_LABEL_TAG
 
+from automation import run
 from automation.instance import DRIVER_TAG, ROOT, TARGET_TAG, WANT_TAG
 from automation.run import REPOSITORY, REPOSITORY_TAG, _exit_code, _why
 from resources.failures import failure
@@ -65,3 +66,14 @@ def test_runs_are_filed_under_the_code_location_of_the_workspace():
         (location,) = yaml.safe_load((ROOT / file).read_text())["load_from"]
         (settings,) = location.values()
         assert f"__repository__@{settings['location_name']}" == REPOSITORY
+
+
+@pytest.mark.parametrize("flag", [[], ["--with-parent"]])
+def test_the_driver_of_a_command_ends_with_the_command(flag, monkeypatch, tmp_path):
+    called = []
+    monkeypatch.setattr(run, "end_with_parent", lambda: called.append("end"))
+    monkeypatch.setattr(run, "drive", lambda *_, **__: called.append("drive") or 0)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        monkeypatch.setattr(dg.DagsterInstance, "get", lambda: instance)
+        assert run.main([*flag, "some_recipe"]) == 0
+    assert called == ["end"] * len(flag) + ["drive"]

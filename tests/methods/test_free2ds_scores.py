@@ -238,6 +238,7 @@ def test_as_released_what_is_missing_is_best_and_beside_it_is_not(few_clusters):
 def recipe(**values):
     values = {"dataset": "d", "method": "free2ds", **values}
     file = {"name": "p", "datasets": {"d": {"source": "x.json"}}, "recipes": {"r": values}}
+    file["second_vlm"] = {"model": "other"}
     project = parse_project(str(file), base_dir=".")
     return composition(project, project.recipe("r"))
 

@@ -48,7 +48,15 @@ def test_every_method_names_parts_that_exist():
         assert method.score in SCORES
         assert method.quota in QUOTAS
         assert method.diversity in RULES
-        assert composed({"method": method.name}, **JOINT).variant == "default"
+        assert composed({"method": method.name}, second_vlm={"model": "other"}, **JOINT).variant == "default"
+
+
+@pytest.mark.parametrize("mode", ["default", "released"])
+def test_free2ds_needs_a_second_model(mode):
+    recipe = {"method": "free2ds", "mode": mode}
+    with pytest.raises(ConfigError, match=r"score free2ds\w* requires the other model .* as `second_vlm`"):
+        check_recipes(project({"r": recipe}))
+    check_recipes(project({"r": recipe}, second_vlm={"model": "other"}))
 
 
 def test_parts_can_be_exchanged():

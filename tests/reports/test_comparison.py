@@ -40,10 +40,12 @@ def pool_of() -> Pool:
     images = sorted({row["image_ids"][0] for row in rows if row["image_ids"]})
     tasks = sorted({row["task"] for row in rows})
     shown = np.array([images.index(row["image_ids"][0]) if row["image_ids"] else -1 for row in rows])
+    seeing = np.flatnonzero(shown >= 0)
     return Pool(
         [row["sample_id"] for row in rows],
         np.array([tasks.index(row["task"]) for row in rows]),
-        shown,
+        shown[seeing],
+        seeing,
         np.where(shown >= 0, shown % 9, -1),
         np.arange(20.0, 20 + len(rows)),
     )

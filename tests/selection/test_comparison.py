@@ -15,10 +15,13 @@ SEEDS = (1, 2, 3)
 
 def pool_of(n, seed=0, n_images=0):
     rng = np.random.default_rng(seed)
+    # Up to three images in a row, each once.
+    shown = [np.unique(rng.integers(0, n_images or n, rng.integers(0, 4))) for _ in range(n)]
     return Pool(
         [f"r{i:03}" for i in range(n)],
         rng.integers(0, 4, n),
-        rng.integers(-1, n_images or n, n),
+        np.concatenate([*shown, np.zeros(0, np.int64)]).astype(np.int64),
+        np.repeat(np.arange(n), [len(images) for images in shown]),
         rng.integers(-1, 6, n),
         rng.integers(1, 50, n).astype(float),
     )
@@ -28,20 +31,24 @@ def test_facts_by_hand():
     pool = Pool(
         list("abcdef"),
         np.array([0, 0, 1, 2, 2, 2]),
-        np.array([0, 0, 0, 1, -1, -1]),
+        np.array([0, 0, 0, 1, 2, 0, 2]),
+        np.array([0, 1, 2, 3, 3, 4, 4]),
         np.array([3, 3, 3, 5, -1, -1]),
         np.array([1.0, 2, 4, 8, 16, 32]),
     )
     found = facts(pool, np.array([0, 1, 2, 5]))
     assert found.rows == 4
     assert found.task_coverage == 1.0
-    assert (found.cluster_coverage, found.image_coverage) == (0.5, 0.5)
+    assert (found.cluster_coverage, found.image_coverage) == (0.5, 1 / 3)
     assert found.repeated_images == 2
+    # Every image of a row counts, and a row that repeats two is one row.
+    both = facts(pool, np.array([0, 3, 4]))
+    assert (both.image_coverage, both.repeated_images) == (1.0, 1)
     assert found.tokens == 39
 
 
 def test_rows_without_image_or_cluster_cover_nothing_and_repeat_nothing():
-    pool = Pool(list("abc"), np.zeros(3, int), np.full(3, -1), np.full(3, -1), np.ones(3))
+    pool = Pool(list("abc"), np.zeros(3, int), *np.zeros((2, 0), int), np.full(3, -1), np.ones(3))
     found = facts(pool, np.array([0, 1, 2]))
     assert (found.image_coverage, found.cluster_coverage, found.repeated_images) == (0, 0, 0)
 
@@ -53,12 +60,20 @@ def test_facts_are_counts_of_sets_in_any_order(data):
     pool = pool_of(n, data.draw(st.integers(0, 99)), n_images=5)
     rows = data.draw(st.lists(st.integers(0, n - 1), unique=True))
     found = facts(pool, np.array(rows, np.int64))
-    for name, labels in (("task", pool.tasks), ("image", pool.images), ("cluster", pool.clusters)):
+    for name, labels in (("task", pool.tasks), ("cluster", pool.clusters)):
         everything = set(labels.tolist()) - {-1}
         own = set(labels[rows].tolist()) - {-1} if rows else set()
         assert getattr(found, f"{name}_coverage") == (len(own) / len(everything) if everything else 0)
-    shown = [i for i in pool.images[rows].tolist() if i >= 0] if rows else []
-    assert found.repeated_images == len(shown) - len(set(shown))
+    shown = [i for i, row in zip(pool.images.tolist(), pool.image_rows.tolist(), strict=True) if row in rows]
+    distinct = set(pool.images.tolist())
+    assert found.image_coverage == (len(set(shown)) / len(distinct) if distinct else 0)
+    before: set[int] = set()
+    repeating = 0
+    for row in sorted(rows):
+        own = set(pool.images[pool.image_rows == row].tolist())
+        repeating += bool(own & before)
+        before |= own
+    assert found.repeated_images == repeating
     assert found == facts(pool, np.array(rows[::-1], np.int64))
 
 
@@ -98,7 +113,7 @@ def test_random_orders_belong_to_ids_and_seeds():
     assert first.tolist() == random_order(pool, 1).tolist()
     assert first.tolist() != random_order(pool, 2).tolist()
     shuffled = np.random.default_rng(0).permutation(200)
-    other = Pool([pool.sample_ids[i] for i in shuffled], *(pool.tasks[shuffled],) * 3, pool.tokens[shuffled])
+    other = Pool([pool.sample_ids[i] for i in shuffled], *(pool.tasks,) * 4, pool.tokens)
     ids = [other.sample_ids[i] for i in random_order(other, 1).tolist()]
     assert ids == [pool.sample_ids[i] for i in first.tolist()]
 

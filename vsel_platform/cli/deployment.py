@@ -64,7 +64,7 @@ def project_path(path: Path) -> Path:
 def run_in_dagster(project: Path, recipes: list[str], *, train: bool) -> int:
     """Drive recipes in a child process against the Dagster instance; returns its exit code."""
     root = deployment_root()
-    command = [sys.executable, "-m", "automation.run", *recipes, *(["--train"] if train else [])]
+    command = [sys.executable, "-m", "automation.run", "--with-parent", *recipes, *(["--train"] if train else [])]
     environment = child_environment(root, project_path(project))
     return subprocess.run(command, cwd=root, env=environment, check=False).returncode  # noqa: S603
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from vsel_platform.config import Project
 from vsel_platform.errors import SelectionError
 from vsel_platform.methods.api import (
     AttentionTops,
@@ -158,6 +159,13 @@ _COLUMNS = (
     Column("image_score", "float64", "Scaled disagreement of the models.", "1", True),
     Column("text_score", "float64", "Scaled unusualness of the questions.", "1", True),
 )
+
+
+def second_model(project: Project) -> str | None:
+    """What the project file lacks for maps of two models; None if nothing."""
+    return None if project.second_vlm is not None else "the other model to compare with, as `second_vlm`,"
+
+
 SCORE = Score(
     "free2ds",
     free2ds,
@@ -165,6 +173,7 @@ SCORE = Score(
     needs=("attention_maps", "text_embeddings"),
     options=Free2dsScoreOptions,
     columns=_COLUMNS,
+    requires=second_model,
 )
 RELEASED_SCORE = Score(
     "free2ds_released",
@@ -173,6 +182,7 @@ RELEASED_SCORE = Score(
     needs=("attention_maps", "text_embeddings"),
     options=ReleasedScoreOptions,
     columns=_COLUMNS,
+    requires=second_model,
 )
 RELEASED_DRAW = Diversity(
     "softmax_draw", released_softmax_draw, "Free2DS's released draw (numpy.random.choice).", options=DrawOptions

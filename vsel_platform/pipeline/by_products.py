@@ -5,8 +5,7 @@ shard whose losses are missing costs one pass and not one for each signal. A sha
 own stage never runs deeper than it has to.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,28 +47,26 @@ class ByProducts:
         )
 
     def add(self, vectors: "Mapping[str, Vectors]") -> None:
-        """Keep vectors by row and signal."""
+        """Write vectors by row and signal: with the losses of their window, so that a killed job lacks no others."""
         for sample, own in vectors.items():
             for signal, ids in self.missing.items():
                 if sample in ids and signal in own:
                     self.parts[signal].add(sample, own[signal])
+        for parts in self.parts.values():
+            parts.flush()
 
 
 NOTHING = ByProducts({}, {})
 
 
-@contextmanager
-def by_products(ctx: Context, shard: str, model: "VisionLanguageModel") -> Iterator[ByProducts]:
-    """Take vectors that recipes need and that the shard lacks; at the end they are left for their stages."""
+def by_products(ctx: Context, shard: str, model: "VisionLanguageModel") -> ByProducts:
+    """Vectors that recipes need and that the shard lacks."""
     stages = {need: stage for need, stage in BY_PRODUCTS.items() if _is_needed(ctx, need, shard)}
     missing = {need: set(stage.missing(ctx, shard)) for need, stage in stages.items()}
     missing = {need: ids for need, ids in missing.items() if ids}
     for need in missing:
         confirm_weights(ctx, stages[need].fingerprint(ctx), model.fingerprint)
-    found = ByProducts(missing, {need: stages[need].parts(ctx, shard) for need in missing})
-    yield found
-    for parts in found.parts.values():
-        parts.flush()
+    return ByProducts(missing, {need: stages[need].parts(ctx, shard) for need in missing})
 
 
 def _is_needed(ctx: Context, need: Need, shard: str) -> bool:

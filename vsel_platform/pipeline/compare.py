@@ -19,7 +19,7 @@ from vsel_platform.methods.presets import OWN_PIPELINE
 from vsel_platform.methods.registry import composition
 from vsel_platform.pipeline import clustering, embeddings, method_scores, scores
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
-from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents
+from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents, samples_of
 from vsel_platform.pipeline.method_signals import StoreSignals
 from vsel_platform.pipeline.models import vlm_fingerprint
 from vsel_platform.pipeline.needs import need_pointers
@@ -42,7 +42,7 @@ from vsel_platform.tables import TABLES
 
 STAGE = "method_comparison"
 RECIPES_TABLE, PAIRS_TABLE, PAGE = "compared_recipes", "compared_pairs", "comparison"
-COMPARE_CODE = "method_comparison-2"
+COMPARE_CODE = "method_comparison-3"
 RANDOM_SEEDS = (1, 2, 3, 4, 5, 6, 7)
 CLUSTERS_PER_ROOT = 4
 BANDED = ("task_coverage", "cluster_coverage", "image_coverage", "repeated_images", "tokens")
@@ -212,10 +212,21 @@ def _pool(ctx: Context, dataset: str) -> Pool:
     return Pool(
         signals.sample_ids,
         _numbers(signals.tasks),
-        _numbers(signals.image_ids),
+        *_shown_images(ctx, dataset, signals.sample_ids),
         clusters,
         np.array([tokens[sample] for sample in signals.sample_ids], np.float64),
     )
+
+
+def _shown_images(ctx: Context, dataset: str, sample_ids: Sequence[str]) -> tuple[Indices, Indices]:
+    """Number of every image that a row shows, and the row's number, by row; each image of a row once."""
+    table = samples_of(ctx, dataset_shards(ctx, dataset), None, ["sample_id", "image_ids"])
+    places = pc.index_in(table["sample_id"], pa.array(sample_ids, pa.string()))
+    lists = table["image_ids"].combine_chunks()
+    rows = np.asarray(pc.fill_null(places, -1).combine_chunks().take(pc.list_parent_indices(lists)), np.int64)
+    images = np.asarray(pc.list_flatten(lists).dictionary_encode().indices, np.int64)
+    pairs = np.unique(np.stack([rows, images])[:, rows >= 0], axis=1)
+    return pairs[1], pairs[0]
 
 
 def _numbers(names: Sequence[str | None]) -> Indices:

@@ -34,7 +34,7 @@ class Estimate:
     def seconds(self) -> float | None:
         """Seconds in all, as far as they are known; None if no stage's are."""
         known = [line.seconds for line in self.lines if line.seconds is not None]
-        return sum(known) if known else None
+        return sum(known) if any(known) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -49,7 +49,8 @@ class Estimate:
         head = f"{'stage':22}{'partitions':>11}{'rows':>12}{'model passes':>14}{'bytes read':>16}{'time':>12}"
         lines = [head, *(_text(line) for line in self.lines)]
         if self.seconds is not None:
-            lines.append(f"{'in all':22}{duration(self.seconds):>65}")
+            some = any(line.seconds is None for line in self.lines)
+            lines.append(f"{'what is known' if some else 'in all':22}{duration(self.seconds):>65}")
         if any(not line.exact for line in self.lines):
             lines.append(
                 "~ depends on what the stages before it find; a changed source is taken to keep the rows that it had"

@@ -38,6 +38,7 @@ class _Forecast:
 
     name: str
     rows: int = 0
+    source_rows: int = 0
     new_rows: int = 0
     lost_rows: int = 0
     n_bytes: int = 0
@@ -95,12 +96,19 @@ def _forecast(ctx: Context, name: str) -> _Forecast:
         return _Forecast(name, rows=present)
     files = source_files(ingest.absolute_settings(ctx, name).source)
     rows = _rows_of_source(files)
-    new, lost = max(0, rows - present), max(0, present - rows)
-    return _Forecast(name, rows, new, lost, n_bytes=source_size(files), changed=True)
+    seen = _source_rows(ctx, name) if present else 0
+    new, lost = max(0, rows - seen), max(0, seen - rows)
+    return _Forecast(name, max(0, present + new - lost), rows, new, lost, n_bytes=source_size(files), changed=True)
 
 
 def _distinct_rows(ctx: Context, dataset: str) -> int:
     return len(distinct_contents(ctx, dataset)[1]) if _is_there(ctx, "manifest", dataset) else 0
+
+
+def _source_rows(ctx: Context, dataset: str) -> int:
+    """Rows that the source had at the last ingest: with repeated rows, and with those that were refused."""
+    pointers = [ctx.store.pointer(table, {"dataset": dataset}) for table in ("manifest", "quarantine")]
+    return sum(pointer.rows for pointer in pointers if pointer is not None)
 
 
 def _is_there(ctx: Context, table: str, dataset: str) -> bool:
@@ -120,7 +128,7 @@ def _rows_of_source(files: list[str]) -> int:
 
 
 def _ingest(ctx: Context, changed: list[_Forecast]) -> Line | None:
-    rows = sum(forecast.rows for forecast in changed)
+    rows = sum(forecast.source_rows for forecast in changed)
     n_bytes = sum(forecast.n_bytes for forecast in changed)
     return _line(ctx, "dataset_manifest", len(changed), rows, n_bytes=n_bytes, exact=False)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ class LossTask:
     conditions: Sequence[Condition]
     model: "Callable[[], AbstractContextManager[VisionLanguageModel]]"
     rows: Callable[[list[str]], list[ModelRow]]
-    besides: "Callable[[VisionLanguageModel], AbstractContextManager[ByProducts]]" = lambda model: nullcontext(NOTHING)
+    besides: "Callable[[VisionLanguageModel], ByProducts]" = lambda model: NOTHING
 
 
 def run_losses(ctx: Context, task: LossTask, stage: str) -> StageResult:
@@ -65,17 +65,17 @@ def _compute(ctx: Context, task: LossTask, ids: list[str]) -> Iterator[RowBatch]
 
     with task.model() as vlm:
         confirm_weights(ctx, task.key["fingerprint"], vlm.fingerprint)
-        with task.besides(vlm) as besides:
-            for batch in answer_losses(
-                vlm,
-                task.rows(ids),
-                image_provider(ctx),
-                conditions=task.conditions,
-                batch_tokens=ctx.project.vlm.batch_tokens,
-                vectors=besides.wanted(ctx),
-            ):
-                besides.add(batch.vectors)
-                yield RowBatch(_table(batch.values), batch.failures, len({v.sample_id for v in batch.values}))
+        besides = task.besides(vlm)
+        for batch in answer_losses(
+            vlm,
+            task.rows(ids),
+            image_provider(ctx),
+            conditions=task.conditions,
+            batch_tokens=ctx.project.vlm.batch_tokens,
+            vectors=besides.wanted(ctx),
+        ):
+            besides.add(batch.vectors)
+            yield RowBatch(_table(batch.values), batch.failures, len({v.sample_id for v in batch.values}))
 
 
 def _table(values: "list[LossValue]") -> pa.Table:

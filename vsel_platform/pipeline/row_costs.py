@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vsel_platform.config import VlmSettings
+from vsel_platform.errors import ConfigError
 from vsel_platform.methods.registry import needs_of
 from vsel_platform.models.templates import IMAGE_TAG
 from vsel_platform.pipeline.by_products import BY_PRODUCTS
@@ -151,6 +152,8 @@ def _representations(p: _Parts) -> _Passed:
 
 def _hidden(p: _Parts) -> _Passed:
     layers = p.ctx.project.signals.hidden_layers or ((p.decoder.layers + 1) // 2,)
+    if max(layers) > p.decoder.layers:
+        raise ConfigError(f"signals.hidden_layers: {max(layers)} is asked for, but the model has {p.decoder.layers}")
     size = 2 * len(set(layers)) * p.decoder.width * FLOAT_BYTES
     return max(layers), "full", p.whole, 0, p.decoder.flops(p.whole, max(layers)), size
 

@@ -315,6 +315,7 @@ def select_again(ctx: Context, manifest: dict[str, Any]) -> list[SelectedRow]:
 
 def export_selection(ctx: Context, recipe: str, target: Path, manifest: Path | None) -> int:
     """Copy a selection's training file (and manifest) out of the store; returns the number of rows."""
+    ctx.project.recipe(recipe)  # raises for one that the project file has not
     pointer = ctx.store.require("selection", {"recipe": recipe})
     for file in pointer.files:
         name = file.path.rsplit("/", 1)[1]

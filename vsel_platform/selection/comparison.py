@@ -16,13 +16,14 @@ Indices = NDArray[np.int64]
 class Pool:
     """What selections are compared on: rows by number, sorted by id.
 
-    tasks, images: number of the task and of the first image of every row int64 [n] (-1: no image). clusters: cluster
-    int64 [n] (-1: none). tokens: text tokens float64 [n].
+    tasks: number of the task of every row int64 [n]. images, image_rows: int64 [m], the number of an image and that of
+    a row that shows it, by row. clusters: cluster int64 [n] (-1: none). tokens: text tokens float64 [n].
     """
 
     sample_ids: Sequence[str]
     tasks: Indices
     images: Indices
+    image_rows: Indices
     clusters: Indices
     tokens: Floats
 
@@ -31,7 +32,7 @@ class Pool:
 class Facts:
     """One selection: rows, and shares of the pool's tasks, clusters and distinct images that it has a row of.
 
-    repeated_images: rows whose image another selected row before shows too. tokens: text tokens of all rows.
+    repeated_images: rows that show an image which a selected row before them shows. tokens: text tokens of all rows.
     """
 
     rows: int
@@ -44,15 +45,20 @@ class Facts:
 
 def facts(pool: Pool, rows: Indices) -> Facts:
     """Facts about the selection of row numbers `rows`."""
-    shown = pool.images[rows]
-    shown = shown[shown >= 0]
-    distinct = len(np.unique(shown))
+    chosen = np.zeros(len(pool.sample_ids), bool)
+    chosen[rows] = True
+    inside = chosen[pool.image_rows]
+    shown, showing = pool.images[inside], pool.image_rows[inside]
+    _, first = np.unique(shown, return_index=True)
+    again = np.ones(len(shown), bool)
+    again[first] = False
+    n_images = len(np.unique(pool.images))
     return Facts(
         len(rows),
         _coverage(pool.tasks, rows),
         _coverage(pool.clusters, rows),
-        _coverage(pool.images, rows),
-        len(shown) - distinct,
+        len(first) / n_images if n_images else 0.0,
+        len(np.unique(showing[again])),
         float(pool.tokens[rows].sum()),
     )
 

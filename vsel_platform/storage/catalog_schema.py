@@ -22,7 +22,7 @@ _PARTITION_TEXT = {
     "fingerprint": "Model, weights and settings that made the signal.",
     "mode": "default, or released (as the paper's code behaves).",
     "score": "Score, as `vsel methods` names it.",
-    "variant": "default, or a hash of options that differ from the defaults.",
+    "variant": "default, or a hash of options that differ from the defaults and of a method's own file.",
     "clustering": "Space, number of clusters (0: square root of the rows) and seed.",
     "signal": "Signal that was computed.",
 }

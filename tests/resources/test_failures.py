@@ -89,7 +89,9 @@ def test_a_fault_of_the_program_stays_what_it_is():
 def test_every_asset_and_op_of_the_deployment_fails_in_words(tmp_path):
     methods = ("presel", "coincide", "scalselect", "free2ds", "perplexity", "visnec")
     recipes = ", ".join(f"{m}: {{dataset: a, method: {m}, budget: {{rows: 1}}}}" for m in methods)
-    (tmp_path / "vsel.yaml").write_text(f"name: p\ndatasets: {{a: {{source: a.json}}}}\nrecipes: {{{recipes}}}\n")
+    (tmp_path / "vsel.yaml").write_text(
+        f"name: p\ndatasets: {{a: {{source: a.json}}}}\nsecond_vlm: {{model: b}}\nrecipes: {{{recipes}}}\n"
+    )
     environment = os.environ | {"VSEL_PROJECT": str(tmp_path / "vsel.yaml"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-c", PROBE]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -209,43 +209,73 @@ def _files(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
     return metadata
 
 
-def evaluation(ctx: Context, recipe: str) -> Metadata:
-    """Exact match and loss before and after fine-tuning: which tasks were learned, which got worse."""
+def evaluation(ctx: Context, recipe: str, benchmark: str) -> Metadata:
+    """Metrics with intervals; and before and after fine-tuning: which tasks were learned, which got worse."""
+    from vsel_platform.pipeline.benchmarks import read_benchmark
+    from vsel_platform.pipeline.measured import compared_with_base
     from vsel_platform.pipeline.trained import trained_on
     from vsel_platform.reports import markdown
-    from vsel_platform.reports.evaluation import compare, regressions, unjudged
+    from vsel_platform.reports.evaluation import regressions, unjudged
     from vsel_platform.reports.evaluation_plot import evaluation_bars
 
-    pointer = ctx.store.pointer("evaluation", {"recipe": recipe})
-    results = compare(ctx.store.read(pointer).to_pylist()) if pointer is not None else []
+    found = read_benchmark(ctx, benchmark)
+    results = compared_with_base(ctx, found, recipe)
     if not results:
-        return {}
+        return metrics(ctx, recipe, benchmark)
     rows = [
         (
             r.task,
             r.n_answers,
-            _share(r.base, r.base_interval),
-            _share(r.tuned, r.tuned_interval),
-            r.base_loss,
-            r.tuned_loss,
+            _value(r.base, r.base_interval),
+            _value(r.tuned, r.tuned_interval),
+            "-" if r.base_loss is None else r.base_loss,
+            "-" if r.tuned_loss is None else r.tuned_loss,
             r.verdict,
         )
         for r in results
     ]
-    names = ["task", "answers", "exact match, base", "exact match, tuned", "loss, base", "loss, tuned", "verdict"]
-    bars = evaluation_bars(results, title=f"What fine-tuning on recipe {recipe} taught, on held-out rows")
-    trained = trained_on(ctx, recipe)
+    measure = found.format.headline.replace("_", " ")
+    names = ["task", "answers", f"{measure}, base", f"{measure}, tuned", "loss, base", "loss, tuned", "verdict"]
+    title = f"What fine-tuning on recipe {recipe} taught, on {benchmark}"
+    trained = trained_on(ctx, recipe, benchmark=benchmark)
     notes = (
         ([f"The adapter was {trained.sentence}."] if trained is not None else [])
         + regressions(results)
         + unjudged(results)
     )
     return (
-        reporting.plots({"exact match and loss": bars})
+        reporting.plots({f"{measure} and loss": evaluation_bars(results, title=title, measure=measure)})
         | {"results by task": dg.MetadataValue.md(markdown.table(names, rows))}
+        | metrics(ctx, recipe, benchmark)
         | {"notes": dg.MetadataValue.text(" ".join(notes))}
     )
 
 
-def _share(share: float, interval: tuple[float, float]) -> str:
-    return f"{share:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+def metrics(ctx: Context, recipe: str, benchmark: str) -> Metadata:
+    """Every metric of an evaluation with its interval."""
+    from vsel_platform.reports import markdown
+
+    pointer = ctx.store.pointer("evaluation", {"recipe": recipe, "benchmark": benchmark})
+    stored = ctx.store.read(pointer).sort_by("position").to_pylist() if pointer is not None else []
+    rows = [
+        (
+            row["measure"],
+            row["category"] or "all",
+            "-" if row["value"] is None else _value(row["value"], (row["low"], row["high"])),
+            row["unit"],
+            row["n_questions"],
+            row["n_unparsed"],
+        )
+        for row in stored
+    ]
+    names = ["metric", "of", "value (95 % interval)", "unit", "questions", "answers not understood"]
+    return {"metrics": dg.MetadataValue.md(markdown.table(names, rows))} if rows else {}
+
+
+def page(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
+    """Plots of a page, and where it lies."""
+    return _page_plots(ctx, artifact, partition) | _files(ctx, artifact, partition)
+
+
+def _value(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.1f} ({interval[0]:.1f} to {interval[1]:.1f})"

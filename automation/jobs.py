@@ -33,9 +33,13 @@ _STAGES = {
     "select": (["selected_subset"], "Selects the rows of a recipe from its scores; no model runs."),
     "compare": (["method_comparison"], "Compares the selections of a dataset; no model runs."),
     "train": (
-        ["finetuned_checkpoint", "evaluation"],
-        "Fine-tunes on the selection of a recipe and evaluates; only by hand, or by `demo`.",
+        ["leakage", "finetuned_checkpoint"],
+        "Fine-tunes on the selection of a recipe, if no benchmark stands in it; only by hand, or by `demo`.",
     ),
+    "evaluate_base": (["base_evaluation"], "Evaluates the base model on a benchmark."),
+    "evaluate": (["evaluation"], "Evaluates the checkpoint of a recipe on a benchmark."),
+    "rank": (["leaderboard"], "Compares the evaluated recipes on a benchmark; no model runs."),
+    "promote": (["promotion"], "Rules whether a recipe takes the place of its champion; no model runs."),
 }
 STAGE_JOBS = {
     name: dg.define_asset_job(name, dg.AssetSelection.assets(*assets), description=text)

@@ -2,22 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from vsel_platform.config_base import Name, Settings
 from vsel_platform.config_errors import problems
+from vsel_platform.config_evaluation import BASE, BenchmarkSettings, EvaluationSettings, RecipeTraining
+from vsel_platform.config_training import LoraSettings, TrainingSettings
 from vsel_platform.errors import ConfigError
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TaskSettings(Settings):
@@ -168,24 +162,6 @@ class SignalSettings(Settings):
         return layers
 
 
-class LoraSettings(Settings):
-    """LoRA fine-tuning. Defaults are those of PreSel's released training script."""
-
-    rank: int = Field(128, gt=0, description="Rank of the adapter matrices.")
-    alpha: int = Field(256, gt=0, description="Scale of the adapter: alpha / rank.")
-    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapter.")
-    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate of the adapter.")
-    projector_learning_rate: float = Field(
-        2e-5, ge=0, description="Peak learning rate of the projector; 0 keeps it frozen."
-    )
-    epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
-    batch_rows: int = Field(64, gt=0, description="Rows per optimiser step.")
-    warmup_fraction: float = Field(0.03, ge=0, lt=1, description="Share of the steps with a rising rate.")
-    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    seed: int = Field(12345, description="Seed of the adapter and of the order of rows.")
-
-
 class ReferenceSettings(Settings):
     """The reference subset and the model trained on it (PreSel, step 1)."""
 
@@ -237,14 +213,7 @@ class RecipeSettings(Settings):
         description="Text-only rows where the score needs an image: their share of the budget, none, or all.",
     )
     train: bool = Field(True, description="Fine-tune on this selection in the `train` stage.")
-
-
-class TrainingSettings(Settings):
-    """Fine-tuning on a selected subset, and its evaluation."""
-
-    lora: LoraSettings = LoraSettings()
-    evaluation: str | None = Field(None, description="LLaVA JSON file with held-out rows to evaluate on.")
-    evaluation_rows: int = Field(0, ge=0, description="Evaluate on this many rows at most (stable choice); 0 = all.")
+    training: RecipeTraining = RecipeTraining()
 
 
 class ComputeSettings(Settings):
@@ -287,6 +256,8 @@ class Project(Settings):
     reference: ReferenceSettings = ReferenceSettings()
     recipes: dict[Name, RecipeSettings] = Field(default_factory=dict)
     training: TrainingSettings = TrainingSettings()
+    benchmarks: dict[Name, BenchmarkSettings] = Field(default_factory=dict)
+    evaluation: EvaluationSettings = EvaluationSettings()
     methods: dict[Name, str] = Field(
         default_factory=dict, description="Methods of the project's own: name -> Python file with a METHOD."
     )
@@ -308,6 +279,38 @@ class Project(Settings):
                 known = ", ".join(self.datasets)
                 raise ValueError(f"recipe {name!r} names the unknown dataset {recipe.dataset!r} (known: {known})")
         return self
+
+    @model_validator(mode="after")
+    def _trainings_name_recipes(self) -> Self:
+        if BASE in self.recipes:
+            raise ValueError(f"a recipe cannot be called {BASE!r}: it stands for the untrained model")
+        for name, recipe in self.recipes.items():
+            own = recipe.training
+            named = [("continue_from", own.continue_from), ("champion.recipe", own.champion and own.champion.recipe)]
+            for key, other in named:
+                if other is not None and (other not in self.recipes or not self.recipes[other].train or other == name):
+                    raise ValueError(f"recipe {name!r}: training.{key} {other!r} is no other recipe that is trained")
+            if own.champion is not None and own.champion.benchmark not in self.benchmarks:
+                raise ValueError(f"recipe {name!r}: training.champion.benchmark {own.champion.benchmark!r} is unknown")
+            if len(self.ancestors(name)) > len(self.recipes):
+                raise ValueError(f"recipe {name!r} continues from itself")
+        return self
+
+    def ancestors(self, recipe: str) -> list[str]:
+        """Recipes whose checkpoints the training of a recipe goes on from, the first one first."""
+        found: list[str] = []
+        parent = self.recipes[recipe].training.continue_from
+        while parent in self.recipes and len(found) <= len(self.recipes):
+            found.insert(0, parent)
+            parent = self.recipes[parent].training.continue_from
+        return found
+
+    def benchmark(self, name: str) -> BenchmarkSettings:
+        """Settings of a benchmark; ConfigError with the known names if there is none."""
+        if name not in self.benchmarks:
+            known = ", ".join(self.benchmarks) or "none"
+            raise ConfigError(f"unknown benchmark {name!r}; the project file has: {known}")
+        return self.benchmarks[name]
 
     def resolve(self, path: str) -> str:
         """`path` made absolute against the project file's directory; URLs stay as they are."""

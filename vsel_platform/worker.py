@@ -30,7 +30,9 @@ JOBS = {
     "reference_model": "vsel_platform.pipeline.reference:run_model",
     "losses": "vsel_platform.pipeline.losses:run",
     "finetuned_checkpoint": "vsel_platform.pipeline.training:run_checkpoint",
-    "evaluation": "vsel_platform.pipeline.training:run_evaluation",
+    "leakage": "vsel_platform.pipeline.leakage:run",
+    "base_evaluation": "vsel_platform.pipeline.evaluation:run_base",
+    "evaluation": "vsel_platform.pipeline.evaluation:run",
 }
 
 SHARED = (
@@ -41,6 +43,8 @@ SHARED = (
     "attention_maps",
     "base_losses",
     "losses",
+    "reference_model",
+    "finetuned_checkpoint",
 )
 """Stages whose rows several processes can share."""
 PR_SET_PDEATHSIG = 1

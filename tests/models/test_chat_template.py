@@ -95,3 +95,46 @@ def test_images_that_the_template_does_not_show_are_an_error():
 def test_an_image_token_in_the_words_is_not_an_image():
     found = template().render([("user", "<image>\nis [img] a token?")], ["<1>"])
     assert "<1>is [img] a token?" in found.text
+
+
+INST = CHATML.replace("<|s|>{{ m.role }}\n", "[INST] ").replace("<|e|>", "")
+UPPER = CHATML.replace("<|s|>{{ m.role }}\n", "{{ m.role.upper() }}: ").replace("<|e|>", "")
+ASKED = [("user", "Who?"), ("assistant", "It."), ("vuser", "Why? user USER"), ("assistant", "So.")]
+
+
+def test_a_virtual_user_has_a_header_and_an_end_of_its_own():
+    found = template().render(ASKED)
+    assert found.text.startswith("<|s|>user\nWho?<|e|>")
+    assert "<|s|>vuser\nWhy? user USER<|e|>\n<|s|>assistant" in found.text
+    assert words(found, found.asked) == ["Why? user USER<|e|>"]
+    assert words(found, found.questions) == ["Who?"]
+    assert words(found, found.answers) == ["It.<|e|>", "So.<|e|>"]
+
+
+def test_a_question_of_a_template_without_end_gets_the_end_token():
+    compiled = jinja2.Environment(keep_trailing_newline=True).from_string(UPPER)
+    own = ChatTemplate(lambda m, prompt: compiled.render(messages=m, prompt=prompt), "[img]", ["</s>"], end="</s>")
+    found = own.render(ASKED)
+    assert "VUSER: Why? user USER</s>\nASSISTANT: So." in found.text
+    assert words(found, found.asked) == ["Why? user USER</s>"]
+
+
+def test_a_token_can_stand_for_the_virtual_user():
+    compiled = jinja2.Environment(keep_trailing_newline=True).from_string(CHATML)
+    own = ChatTemplate(
+        lambda m, prompt: compiled.render(messages=m, prompt=prompt), "[img]", ["<|e|>"], asker="<vuser>"
+    )
+    assert "<|s|><vuser>\nWhy? user USER<|e|>" in own.render(ASKED).text
+
+
+def test_a_question_prompt_ends_where_the_question_begins():
+    found = template().question_prompt(ASKED[:2])
+    assert found.text == "<|s|>user\nWho?<|e|>\n<|s|>assistant\nIt.<|e|>\n<|s|>vuser\n"
+    assert found.asked == ()
+    assert words(found, found.answers) == ["It.<|e|>"]
+
+
+def test_a_template_that_names_no_user_cannot_ask():
+    with pytest.raises(ModelError, match="names no user"):
+        template(INST).render(ASKED)
+    assert template(INST).render([turn for turn in ASKED if turn[0] != "vuser"]).asked == ()

@@ -18,7 +18,8 @@ from tiny_llava import (
     tiny_tokenizer,
 )
 
-from vsel_platform.config import LoraSettings, VlmSettings
+from vsel_platform.config import VlmSettings
+from vsel_platform.config_training import LoraSettings
 from vsel_platform.errors import ConfigError, ModelError, UnsafeCheckpointError
 from vsel_platform.models.llava import LlavaAdapter, load_llava
 from vsel_platform.models.quiet import quiet_transformers

@@ -158,3 +158,19 @@ def test_removing_images_takes_tags_and_line_breaks_alone(turns):
     assert count_images(blind) == 0
     for (_, text), (_, bare) in zip(turns, blind, strict=True):
         assert bare.replace("\n", "") == text.replace("<image>", "").replace("\n", "")
+
+
+def test_a_virtual_users_question_has_its_end_and_a_blank_before_the_answer():
+    turns = [*TURNS[:2], ("vuser", "Where?"), ("assistant", "On a mat")]
+    rendered = load_template("vicuna_v1_sq").render(turns, end="</s>")
+    assert rendered.text.endswith("A cat.</s>VUSER: Where?</s> ASSISTANT: On a mat</s>")
+    assert [rendered.text[start:end] for start, end in rendered.asked] == ["Where?</s>"]
+    assert questions(rendered) == ["<image>\nWhat?"]
+    assert answers(rendered) == ["A cat.</s>", "On a mat</s>"]
+
+
+def test_a_question_prompt_is_the_text_in_front_of_the_blank_before_the_question():
+    template = load_template("vicuna_v1_sq")
+    prompt = template.question_prompt(TURNS[:2], end="</s>").text
+    assert prompt.endswith("A cat.</s>VUSER:")
+    assert template.render([*TURNS[:2], ("vuser", "Where?")], end="</s>").text.startswith(prompt + " Where?</s>")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_llava import tiny_model
 
-from vsel_platform.config import LoraSettings
+from vsel_platform.config_training import LoraSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.training.adapter import WEIGHTS_FILE, add_lora, parameter_groups, save_adapter
 

@@ -2,7 +2,8 @@
 
 import yaml
 
-from vsel_platform.config import LoraSettings, VlmSettings
+from vsel_platform.config import VlmSettings
+from vsel_platform.config_training import LoraSettings
 from vsel_platform.identity import hash_ids
 from vsel_platform.training.model_card import model_card
 

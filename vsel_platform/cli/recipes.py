@@ -69,9 +69,9 @@ def run(
 
 def not_evaluated(project: Project, recipes: list[str]) -> str | None:
     """Why training the recipes ends without an evaluation; None if there is one, or nothing is trained."""
-    if project.training.evaluation or not any(project.recipe(name).train for name in recipes):
+    if project.benchmarks or not any(project.recipe(name).train for name in recipes):
         return None
-    return "nothing is evaluated: training.evaluation of the project file names no file with held-out rows"
+    return "nothing is evaluated: the project file names no benchmarks"
 
 
 @app.command(epilog="Example: vsel select presel_15")

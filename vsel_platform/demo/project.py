@@ -89,8 +89,13 @@ recipes:
     budget: {{percent: 15}}
     seed: {seed}
 
+benchmarks:
+  held_out:                           # drawings that no row shows: is what was learned of use there?
+    format: rows
+    questions: {evaluation}
+    image_root: {image_root}
+
 training:
-  evaluation: {evaluation}
   lora: {{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, epochs: 6, \
 batch_rows: 16, seed: {seed}}}
 

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from vsel_platform.pipeline.benchmarks import read_benchmark
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.measured import compared_with_base
 from vsel_platform.pipeline.trained import trained_on
-from vsel_platform.reports.evaluation import TaskComparison, compare, regressions, unjudged
+from vsel_platform.reports.evaluation import TaskComparison, regressions, unjudged
 
 
 def where_to_look(ctx: Context, project: Path, *, reselection_s: float, total_s: float) -> str:
@@ -42,26 +44,32 @@ def _counts(ctx: Context) -> list[str]:
 
 def _learned(ctx: Context) -> list[str]:
     """Exact match per task on held-out rows: base model, and each recipe's checkpoint; what got worse."""
+    benchmark = read_benchmark(ctx, next(iter(ctx.project.benchmarks)))
     tables = {
-        recipe: ctx.store.read_partition("evaluation", {"recipe": recipe}).to_pylist()
+        recipe: compared_with_base(ctx, benchmark, recipe)
         for recipe, settings in ctx.project.recipes.items()
-        if settings.train and ctx.store.pointer("evaluation", {"recipe": recipe})
+        if settings.train
     }
-    if not tables:
+    found = {name: {row.task: row for row in rows} for name, rows in tables.items() if rows}
+    if not found:
         return []
-    found = {name: {row.task: row for row in compare(rows)} for name, rows in tables.items()}
-    width = max(12, *(len(name) for name in tables))
-    head = "held-out exact match".ljust(24) + "answers".rjust(8) + "base".rjust(8)
-    lines = [head + "".join(name.rjust(width + 2) for name in tables)]
+    width = max(20, *(len(name) for name in found))
+    head = "held-out exact match [%]".ljust(26) + "answers".rjust(8) + "base".rjust(8)
+    lines = [head + "".join(name.rjust(width + 2) for name in found)]
     for task, row in sorted(next(iter(found.values())).items()):
-        shares = (f"{r[task].tuned:.3f}" if task in r else "-" for r in found.values())
+        shares = (_with_interval(r[task]) if task in r else "-" for r in found.values())
         cells = "".join(share.rjust(width + 2) for share in shares)
-        lines.append(task.ljust(24) + str(row.n_answers).rjust(8) + f"{row.base:.3f}".rjust(8) + cells)
+        lines.append(task.ljust(26) + str(row.n_answers).rjust(8) + f"{row.base:.1f}".rjust(8) + cells)
     for name, results in found.items():
         lines += [f"{name}: {sentence}" for sentence in _verdicts(list(results.values()))]
     lines += unjudged(row for results in found.values() for row in results.values())
-    lines += _adapters(ctx, list(tables))
+    lines += _adapters(ctx, list(found))
     return lines
+
+
+def _with_interval(row: TaskComparison) -> str:
+    low, high = row.tuned_interval
+    return f"{row.tuned:.1f} ({low:.0f} to {high:.0f})"
 
 
 def _verdicts(results: list[TaskComparison]) -> list[str]:

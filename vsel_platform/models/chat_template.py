@@ -6,19 +6,20 @@ the words are put where the marks stand: ranges are known by construction, and n
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vsel_platform.errors import DataError, ModelError
-from vsel_platform.models.templates import IMAGE_TAG, RenderedText
+from vsel_platform.models.templates import ASKER, IMAGE_TAG, RenderedText
 
 Turns = Sequence[tuple[str, str]]
 Apply = Callable[[list[dict[str, Any]], bool], str]
 """(messages, whether the assistant's next answer begins behind them) to text."""
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", ASKER)
 _MARK = re.compile("\ue000([0-9]+)\ue001")
 _TAG = re.compile(rf"\n?{IMAGE_TAG}\n?")
+_USER = re.compile("user", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,20 @@ class ChatTemplate:
     `apply` writes messages of parts (`{"type": "text", "text"}` and `{"type": "image"}`) as text, in which
     `image_token` stands for an image. `special` are the tokenizer's special tokens: the one that follows an answer
     belongs to it.
+
+    A virtual user's turn is written as a user's, under a header of its own: where the template's names the user, it
+    has `asker`, or else "vuser" with the template's capitals. If the template writes no special token behind a user's
+    words, `end` stands there, so that a question has an end.
     """
 
-    def __init__(self, apply: Apply, image_token: str, special: Sequence[str]) -> None:
+    def __init__(
+        self, apply: Apply, image_token: str, special: Sequence[str], *, end: str = "", asker: str | None = None
+    ) -> None:
         self._apply = apply
         self._image_token = image_token
         self._special = tuple(sorted(special, key=len, reverse=True))
+        self._end = end
+        self._asker = asker
 
     def render(self, turns: Turns, images: Sequence[str] = (), *, prompt: bool = False) -> RenderedText:
         """Text of a conversation, every image as the text of `images`; with `prompt` it ends where the assistant's next
@@ -62,10 +71,15 @@ class ChatTemplate:
                 return self._assemble(glue, words, written, images)
         raise DataError("the chat template changes the words of the row")
 
+    def question_prompt(self, turns: Turns, images: Sequence[str] = ()) -> RenderedText:
+        """Text of a conversation that ends where the virtual user's next question begins. Raises as `render` does."""
+        rendered = self.render([*turns, (ASKER, "?")], images)
+        return replace(rendered, text=rendered.text[: rendered.asked[-1][0]].rstrip(" "), asked=rendered.asked[:-1])
+
     def _write(self, turns: Sequence[tuple[str, list[int | None]]], texts: Sequence[str], prompt: bool) -> str:
         messages = [
             {
-                "role": role,
+                "role": "user" if role == ASKER else role,
                 "content": [
                     {"type": "image"} if number is None else {"type": "text", "text": texts[number]}
                     for number in numbers
@@ -84,12 +98,12 @@ class ChatTemplate:
         self, glue: Sequence[str], words: Sequence[_Words], texts: Sequence[str], images: Sequence[str]
     ) -> RenderedText:
         """Words between the template's own pieces, and their ranges; image tokens of the template as `images`."""
-        left = list(images)
+        glue, left = self._with_askers(glue, words), list(images)
         tokens = sum(piece.count(self._image_token) for piece in glue)
         if tokens != len(left):
             raise DataError(f"the chat template writes {tokens} images where the row has {len(left)}")
         text = _with_images(glue[0], self._image_token, left)
-        answers, questions = [], []
+        answers, questions, asked = [], [], []
         for piece, part, written in zip(glue[1:], words, texts, strict=True):
             start = len(text)
             text += written
@@ -98,8 +112,31 @@ class ChatTemplate:
                 answers.append((start, end if written.strip() else start))
             elif part.role == "user":
                 questions.append((start, len(text)))
+            elif part.role == ASKER:
+                text += self._missing_end(piece)
+                asked.append((start, len(text) + self._length_of_end(piece)))
             text += _with_images(piece, self._image_token, left)
-        return RenderedText(text, tuple(answers), tuple(questions))
+        return RenderedText(text, tuple(answers), tuple(questions), tuple(asked))
+
+    def _with_askers(self, glue: Sequence[str], words: Sequence[_Words]) -> list[str]:
+        """The template's pieces with the virtual user named in front of their questions."""
+        found = list(glue)
+        for i, part in enumerate(words):
+            if part.role != ASKER:
+                continue
+            *_, last = [None, *_USER.finditer(found[i])]
+            if last is None:
+                raise ModelError(
+                    "the chat template names no user, so a virtual user cannot have a header of its own: "
+                    "this model cannot be trained to ask questions"
+                )
+            own = self._asker or _like("vuser", last.group())
+            found[i] = found[i][: last.start()] + own + found[i][last.end() :]
+        return found
+
+    def _missing_end(self, piece: str) -> str:
+        """The end token, unless the template writes a special token right behind the words."""
+        return "" if self._length_of_end(piece) else self._end
 
     def _length_of_end(self, piece: str) -> int:
         """Characters of the special token that the template writes right behind an answer; 0 if there is none."""
@@ -123,6 +160,13 @@ def _parts(turns: Turns) -> tuple[list[tuple[str, list[int | None]]], list[_Word
                 words.append(_Words(turn, role, piece))
         found.append((role, numbers))
     return found, words
+
+
+def _like(word: str, model: str) -> str:
+    """A lower-case word with the capitals of another."""
+    if model.isupper():
+        return word.upper()
+    return word.capitalize() if model[0].isupper() else word
 
 
 def _joined(glue: Sequence[str], texts: Sequence[str]) -> str:

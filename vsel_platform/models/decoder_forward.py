@@ -1,6 +1,7 @@
 """A model's decoder and output layer, given projected image features: the same for all families."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,26 @@ LONG_PREFIX = 256
 """Shared beginning [tokens] from which on it passes through the decoder by itself, before the branches."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """Where the parts of a model lie: paths of its modules. `tower_layers`: how many of the tower's layers its features
+    pass through; deeper ones can get no gradient."""
+
+    language: str
+    tower: str
+    projectors: tuple[str, ...]
+    tower_layers: int
+
+
 class DecoderForward:
     """The decoder's side of `models.vlm.ModelForward`, for a `...ForConditionalGeneration` of transformers.
 
     `image_token_id` marks image positions in token ids; it need not be in the vocabulary. `fingerprint` identifies
     the model with everything that changes its results.
     """
+
+    tower_gradients = False
+    """Whether the vision tower's features keep their graph: training that reaches into the tower."""
 
     def __init__(self, model: Any, *, name: str, fingerprint: str, device: str, image_token_id: int) -> None:
         self.model = model.eval()

@@ -1,7 +1,7 @@
 """Families of vision-language models in transformers: what their pictures and prompts are made of."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vsel_platform.errors import ModelError
@@ -17,7 +17,8 @@ class Family:
 
     arrays: what its vision tower takes of the image processor's output. image_token: the token of an image, where the
     tokenizer names none. prompt: text of an image in the prompt, given that token and what is shown. layout: names in
-    the image processor's output. decoder: attribute of the inner model. counts_positions: its tokens have positions in
+    the image processor's output. decoder: attribute of the inner model. tower, projectors: paths in the model.
+    counts_positions: its tokens have positions in
     time, height and width. square_in_company: a row of several images shows each padded to a square, and no tiles.
     """
 
@@ -26,6 +27,8 @@ class Family:
     prompt: Callable[[str, ShownImage], str]
     layout: tuple[str, ...] = ()
     decoder: str = "language_model"
+    tower: str = "model.vision_tower"
+    projectors: tuple[str, ...] = ("model.multi_modal_projector",)
     counts_positions: bool = False
     square_in_company: bool = False
 
@@ -68,14 +71,19 @@ _QWEN = Family(
     "<|image_pad|>",
     _repeated,
     layout=("image_grid_thw",),
+    tower="model.visual",
+    projectors=("model.visual.merger",),
     counts_positions=True,
 )
+_QWEN3 = replace(_QWEN, projectors=("model.visual.merger", "model.visual.deepstack_merger_list"))
 _IDEFICS = Family(
     ("pixel_values", "pixel_attention_mask"),
     "<image>",
     _tiled,
     layout=("rows", "cols"),
     decoder="text_model",
+    tower="model.vision_model",
+    projectors=("model.connector",),
 )
 
 FAMILIES: dict[str, Family] = {
@@ -83,7 +91,7 @@ FAMILIES: dict[str, Family] = {
     "llava_onevision": _ONEVISION,
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
-    "qwen3_vl": _QWEN,
+    "qwen3_vl": _QWEN3,
     "idefics3": _IDEFICS,
     "smolvlm": _IDEFICS,
 }

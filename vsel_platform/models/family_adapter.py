@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vsel_platform.errors import DataError, ModelError
 from vsel_platform.models.chat_template import ChatTemplate
 from vsel_platform.models.families import Family
 from vsel_platform.models.family_forward import FamilyForward
-from vsel_platform.models.generation import generate_with_attention
-from vsel_platform.models.rendering import changed, require_images, tokens_of
+from vsel_platform.models.generation import generate_tokens, generate_with_attention
+from vsel_platform.models.rendering import changed, rendered_row, require_images, tokens_of
+from vsel_platform.models.templates import RenderedText
 from vsel_platform.models.vlm import Condition, GeneratedAnswer, RenderedRow, ShownImage
 
 if TYPE_CHECKING:
@@ -62,19 +64,29 @@ class FamilyAdapter(FamilyForward):
     ) -> RenderedRow:
         """Tokens and targets of a conversation.
 
-        A target is every token of an answer, and the special token that the template writes behind it. Raises
+        A target is every token of an answer, or of a virtual user's question, and the special token behind it. Raises
         DataError if the number of image tags is not `n_images` or the template cannot write the turns, ModelError if
         `shown` does not describe the images.
         """
         require_images(turns, n_images)
-        return self._tokens(changed(turns, condition), [] if condition == "no_image" else self._all(shown, n_images))
+        images = [] if condition == "no_image" else self._all(shown, n_images)
+        return self._tokens(self._template.render(changed(turns, condition), self._texts(images)), images)
 
     def render_prompt(
         self, turns: Sequence[tuple[str, str]], n_images: int, shown: Sequence[ShownImage] = ()
     ) -> RenderedRow:
         """Tokens of turns up to where the assistant's next answer begins. Raises as `render` does."""
         require_images(turns, n_images)
-        return self._tokens(turns, self._all(shown, n_images), prompt=True)
+        images = self._all(shown, n_images)
+        return self._tokens(self._template.render(turns, self._texts(images), prompt=True), images)
+
+    def render_question_prompt(
+        self, turns: Sequence[tuple[str, str]], n_images: int, shown: Sequence[ShownImage] = ()
+    ) -> RenderedRow:
+        """Tokens of turns up to where the virtual user's next question begins. Raises as `render` does."""
+        require_images(turns, n_images)
+        images = self._all(shown, n_images)
+        return self._tokens(self._template.question_prompt(turns, self._texts(images)), images)
 
     def generate(
         self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
@@ -82,32 +94,32 @@ class FamilyAdapter(FamilyForward):
         """Greedy answers with the attention to the image (see `models.generation`)."""
         return generate_with_attention(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
 
+    def answer(
+        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
+    ) -> list[NDArray[np.int64]]:
+        """Greedy answers as tokens int64 [T], T at most `max_tokens`, the end token included."""
+        return generate_tokens(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
+
+    def text_of(self, tokens: NDArray[np.int64]) -> str:
+        """Text of generated tokens, without special tokens and blanks around it."""
+        return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True)).strip()
+
     def _all(self, shown: Sequence[ShownImage], n_images: int) -> list[ShownImage]:
         if len(shown) != n_images:
             raise ModelError(f"{len(shown)} of {n_images} images are described; rows are rendered after their images")
         return list(shown)
 
-    def _tokens(
-        self, turns: Sequence[tuple[str, str]], shown: Sequence[ShownImage], *, prompt: bool = False
-    ) -> RenderedRow:
-        images = [self.family.prompt(self._image_token, image) for image in shown]
-        rendered = self._template.render(turns, images, prompt=prompt)
-        ids, index, question = tokens_of(self._tokenizer, rendered)
+    def _texts(self, shown: Sequence[ShownImage]) -> list[str]:
+        return [self.family.prompt(self._image_token, image) for image in shown]
+
+    def _tokens(self, rendered: RenderedText, shown: Sequence[ShownImage]) -> RenderedRow:
+        ids, marks = tokens_of(self._tokenizer, rendered)
         is_image = ids == self._image_token_id
         wanted = sum(image.n_tokens for image in shown)
         if int(is_image.sum()) != wanted:
             raise DataError(f"the row has {int(is_image.sum())} image tokens where its images have {wanted}")
-        index[is_image] = question[is_image] = -1
-        index[:1] = -1
         positions = self.positions(ids, [image.layout for image in shown])
-        limit = self._max_tokens
-        return RenderedRow(
-            ids[:limit],
-            index[:limit],
-            max(0, len(ids) - limit),
-            question[:limit] >= 0,
-            None if positions is None else np.ascontiguousarray(positions[:, :limit]),
-        )
+        return rendered_row(ids, is_image, marks, self._max_tokens, positions)
 
     def _end_of_answers(self) -> int:
         """The token that ends an answer in this template, or else the tokenizer's end token."""
@@ -129,4 +141,5 @@ def chat_template(tokenizer: Any, image_token: str) -> ChatTemplate:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
 
     added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
-    return ChatTemplate(apply, image_token, sorted({*tokenizer.all_special_tokens, *added}))
+    special = sorted({*tokenizer.all_special_tokens, *added})
+    return ChatTemplate(apply, image_token, special, end=tokenizer.eos_token or "")

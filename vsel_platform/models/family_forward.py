@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsel_platform.models.decoder_forward import DecoderForward
+from vsel_platform.models.decoder_forward import DecoderForward, ModelParts
 from vsel_platform.models.families import Family
 from vsel_platform.models.images import ImageInput, Preprocessed
 
@@ -40,6 +40,17 @@ class FamilyForward(DecoderForward):
         self._image_width = int(model.config.text_config.hidden_size)
         self._image_processor = image_processor
         super().__init__(model, name=name, fingerprint=fingerprint, device=device, image_token_id=image_token_id)
+
+    @property
+    def parts(self) -> ModelParts:
+        """Where language model, tower and projector lie."""
+        vision = self.model.config.vision_config
+        n_layers = int(getattr(vision, "num_hidden_layers", None) or vision.depth)
+        chosen = getattr(self.model.config, "vision_feature_layer", -1)
+        used = [
+            layer if layer >= 0 else n_layers + 1 + layer for layer in ([chosen] if isinstance(chosen, int) else chosen)
+        ]
+        return ModelParts(f"model.{self.family.decoder}", self.family.tower, self.family.projectors, max(used))
 
     def preprocess(self, image: "Image.Image") -> ImageInput:
         """The picture in RGB through the checkpoint's image processor."""
@@ -118,7 +129,7 @@ class FamilyForward(DecoderForward):
         import torch
 
         pixels = arguments["pixel_values"].to(self.model.dtype)
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.tower_gradients and torch.is_grad_enabled()):
             output = self.model.get_image_features(**(arguments | {"pixel_values": pixels}), return_dict=True)
         layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
         return [torch.cat([layer[i].flatten(0, -2) for layer in layers], dim=-1) for i in range(count)]

@@ -1,6 +1,7 @@
 """Greedy answers, and where the model looks while it gives each token."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,30 @@ def generate_with_attention(
     Prompts with the same images (the same tensors) pass through the model as branches behind the beginning that they
     share (`models.packing`). Of every layer's attention only the last query's row of each prompt is made.
     """
+    return _generated(model, prompts, images, end_token, max_tokens, look=True)
+
+
+def generate_tokens(
+    model: "DecoderForward",
+    prompts: Sequence[RenderedRow],
+    images: "Sequence[Sequence[torch.Tensor]]",
+    *,
+    end_token: int,
+    max_tokens: int,
+) -> list[NDArray[np.int64]]:
+    """Greedy answers of a batch of prompts as tokens int64 [T], T at most `max_tokens`, the end token included."""
+    return [answer.token_ids for answer in _generated(model, prompts, images, end_token, max_tokens, look=False)]
+
+
+def _generated(
+    model: "DecoderForward",
+    prompts: Sequence[RenderedRow],
+    images: "Sequence[Sequence[torch.Tensor]]",
+    end_token: int,
+    max_tokens: int,
+    *,
+    look: bool,
+) -> list[GeneratedAnswer]:
     import torch
 
     groups = prompt_groups(
@@ -41,7 +66,7 @@ def generate_with_attention(
         [model.image_places(prompt) for prompt in prompts],
     )
     with torch.inference_mode():
-        found = _answers(_Generation(model, groups, prompts, images), end_token, max_tokens)
+        found = _answers(_Generation(model, groups, prompts, images), end_token, max_tokens, look=look)
     return [found[i] for i in range(len(prompts))]
 
 
@@ -84,8 +109,8 @@ class _Generation:
         return [[self.prompts[i] for i in group] for group in self.groups]
 
 
-def _answers(run: _Generation, end_token: int, max_tokens: int) -> dict[int, GeneratedAnswer]:
-    """Answers by number of the prompt.
+def _answers(run: _Generation, end_token: int, max_tokens: int, *, look: bool) -> dict[int, GeneratedAnswer]:
+    """Answers by number of the prompt; with attention only if it is to `look`.
 
     A prompt of a group sees the group's beginning (branch 0) and its own branch; a generated token joins the branch of
     its prompt, behind whatever pads the groups, and sees the same.
@@ -110,9 +135,10 @@ def _answers(run: _Generation, end_token: int, max_tokens: int) -> dict[int, Gen
     query, tokens, looks = last, [], []
     for step in range(max_tokens):
         recorder = AttentionRecorder(frozenset(range(len(decoder.layers))), query, keys, allowed=seen, each_query=True)
-        with recording(decoder.config, recorder):
+        with recording(decoder.config, recorder) if look else nullcontext():
             states = model.through(inputs, prefix if step == 0 else 0, cache)
-        looks.append(torch.stack(list(recorder.mass.values())).mean(dim=0))
+        if look:
+            looks.append(torch.stack(list(recorder.mass.values())).mean(dim=0))
         if step == 0:
             states = states[torch.arange(len(batch), device=model.device)[:, None], last.clamp(min=0)]
         tokens.append(model.logits(states).argmax(dim=-1))
@@ -128,7 +154,8 @@ def _answers(run: _Generation, end_token: int, max_tokens: int) -> dict[int, Gen
         }
         query = (width + step * len(own) + own - 1).expand(len(batch), -1).masked_fill(~known, -1)
     ids = torch.stack(tokens, dim=-1).cpu().numpy()
-    attention = torch.stack(looks, dim=2).cpu().numpy()
+    shape = (*last.shape, len(tokens), keys.shape[1])
+    attention = torch.stack(looks, dim=2).cpu().numpy() if look else np.zeros(shape, np.float32)
     return {
         i: _answer(ids[b, g], attention[b, g, :, : len(places[b])], end_token)
         for b, group in enumerate(run.groups)

@@ -67,6 +67,10 @@ class TowerFeatures:
         found.update(self._compute(batch))
         return found, failures
 
+    def keeps(self, image_id: str) -> bool:
+        """Whether the features of an image are kept, so that nobody has to load it again."""
+        return image_id in self._kept
+
     def _pixels(self, image_id: str) -> Preprocessed:
         image = self._images(image_id)
         return image if isinstance(image, np.ndarray | ImageInput) else self._model.preprocess(image)

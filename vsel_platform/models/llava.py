@@ -5,18 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from vsel_platform.config import VlmSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.devices import resolve_device, torch_dtype
 from vsel_platform.models.families import FAMILIES
-from vsel_platform.models.generation import generate_with_attention
+from vsel_platform.models.generation import generate_tokens, generate_with_attention
 from vsel_platform.models.llava_forward import LlavaForward
+from vsel_platform.models.lora_adapter import merge_adapter
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.rendering import Renderer
-from vsel_platform.models.safety import resolve_checkpoint, state_hash, weight_files, weights_hash
+from vsel_platform.models.safety import resolve_checkpoint, state_hash, weights_hash
 from vsel_platform.models.templates import Template, load_template
 from vsel_platform.models.vlm import Condition, GeneratedAnswer, RenderedRow, ShownImage
 
@@ -53,6 +56,7 @@ class LlavaAdapter(LlavaForward):
             device=device,
             image_token_id=int(model.config.image_token_id),
         )
+        self._tokenizer = tokenizer
         self._end_token = int(tokenizer.eos_token_id)
         self._renderer = Renderer(
             tokenizer,
@@ -78,11 +82,27 @@ class LlavaAdapter(LlavaForward):
         """Tokens of turns up to where the assistant's next answer begins."""
         return self._renderer.render_prompt(turns, n_images)
 
+    def render_question_prompt(
+        self, turns: Sequence[tuple[str, str]], n_images: int, shown: Sequence[ShownImage] = ()
+    ) -> RenderedRow:
+        """Tokens of turns up to where the virtual user's next question begins."""
+        return self._renderer.render_question_prompt(turns, n_images)
+
     def generate(
         self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
     ) -> list[GeneratedAnswer]:
         """Greedy answers with the attention to the image (see `models.generation`)."""
         return generate_with_attention(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
+
+    def answer(
+        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
+    ) -> list[NDArray[np.int64]]:
+        """Greedy answers as tokens int64 [T], T at most `max_tokens`, the end token included."""
+        return generate_tokens(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
+
+    def text_of(self, tokens: NDArray[np.int64]) -> str:
+        """Text of generated tokens, without special tokens and blanks around it."""
+        return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True)).strip()
 
 
 def load_llava(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter:
@@ -96,7 +116,7 @@ def load_llava(settings: VlmSettings, device: str, adapter_dir: str | None = Non
     template = load_template(settings.template or DEFAULT_TEMPLATE)
     model, tokenizer, image_processor, weights = _load_base(settings, device)
     if adapter_dir is not None:
-        model, adapter_weights = _merge_adapter(model, Path(adapter_dir))
+        model, adapter_weights = merge_adapter(model, "model.multi_modal_projector", Path(adapter_dir))
         weights = fingerprint(base=weights, adapter=adapter_weights)
     return LlavaAdapter(
         model.to(device=device, dtype=torch_dtype(settings.dtype)),
@@ -144,29 +164,6 @@ def _load_base(settings: VlmSettings, device: str) -> tuple[Any, Any, Any, str]:
         missing = sorted(loading["missing_keys"])
         raise ModelError(f"vlm.model: {settings.model!r} lacks the weights {', '.join(missing[:5])}")
     return model, tokenizer, image_processor, weights_hash(directory)
-
-
-def _merge_adapter(model: Any, directory: Path) -> tuple[Any, str]:
-    """The model with the adapter's weights added to its own, and the hash of the adapter's weights."""
-    import peft
-    from safetensors.torch import load_file
-
-    if not directory.is_dir():
-        raise ModelError(f"LoRA adapter: no directory {directory}")
-    weight_files(directory)
-    try:
-        config = peft.PeftConfig.from_pretrained(str(directory))
-        config.base_model_name_or_path = None  # peft warns when the base lies elsewhere than at training time
-        with quiet_transformers():
-            wrapped = peft.get_peft_model(model, config)
-        loaded = peft.set_peft_model_state_dict(wrapped, load_file(directory / ADAPTER_WEIGHTS))
-        own = {name for name in wrapped.state_dict() if "lora_" in name or "modules_to_save" in name}
-        wrong = sorted({*loaded.unexpected_keys, *own.intersection(loaded.missing_keys)})
-        if wrong:
-            raise ModelError(f"LoRA adapter {directory} does not fit the model: {', '.join(wrong[:5])}")
-        return wrapped.merge_and_unload(safe_merge=True), weights_hash(directory)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"LoRA adapter {directory} does not fit the model: {error}") from error
 
 
 def require_usable(tokenizer: Any) -> None:

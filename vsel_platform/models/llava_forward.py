@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.errors import ModelError
-from vsel_platform.models.decoder_forward import DecoderForward
+from vsel_platform.models.decoder_forward import DecoderForward, ModelParts
 from vsel_platform.models.images import Pixels, Preprocessed
 
 if TYPE_CHECKING:
@@ -24,6 +24,16 @@ class LlavaForward(DecoderForward):
         super().__init__(model, name=name, fingerprint=fingerprint, device=device, image_token_id=image_token_id)
         self._image_processor = image_processor
         self.image_tokens = self._count_image_tokens()
+
+    @property
+    def parts(self) -> ModelParts:
+        """Where language model, tower and projector lie."""
+        config = self.model.config
+        chosen = config.vision_feature_layer
+        n_layers = int(config.vision_config.num_hidden_layers)
+        # hidden_states has the embeddings before the first layer.
+        used = [layer if layer >= 0 else n_layers + 1 + layer for layer in _as_list(chosen)]
+        return ModelParts("model.language_model", "model.vision_tower", ("model.multi_modal_projector",), max(used))
 
     def preprocess(self, image: "Image.Image") -> Pixels:
         """Pixels float32 [3, height, width] of one picture: RGB, then the checkpoint's image processor."""
@@ -44,15 +54,15 @@ class LlavaForward(DecoderForward):
         return list(self.tower_features(np.stack(pixels)))
 
     def tower_features(self, pixels: NDArray[np.float32]) -> "torch.Tensor":
-        """Selected layer(s) of the vision tower, [n, image tokens, tower width], no gradient."""
+        """Selected layer(s) of the vision tower, [n, image tokens, tower width]."""
         import torch
 
         tower, config = self.model.model.vision_tower, self.model.config
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.tower_gradients and torch.is_grad_enabled()):
             batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device, tower.dtype)
             states = tower(batch, output_hidden_states=True, return_dict=True).hidden_states
             layers = config.vision_feature_layer
-            chosen = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
+            chosen = [states[layer] for layer in _as_list(layers)]
             if config.vision_feature_select_strategy == "default":
                 chosen = [state[:, 1:] for state in chosen]
             return torch.cat(chosen, dim=-1)
@@ -68,3 +78,7 @@ class LlavaForward(DecoderForward):
         from PIL import Image
 
         return int(self.tower_features(self.preprocess(Image.new("RGB", (64, 64)))[None]).shape[1])
+
+
+def _as_list(layers: int | Sequence[int]) -> list[int]:
+    return [layers] if isinstance(layers, int) else list(layers)

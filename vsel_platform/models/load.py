@@ -1,5 +1,6 @@
 """The vision-language model that a project names, whatever its family."""
 
+from pathlib import Path
 from typing import Any
 
 from vsel_platform.config import VlmSettings
@@ -9,6 +10,7 @@ from vsel_platform.models.devices import resolve_device, torch_dtype
 from vsel_platform.models.families import FAMILIES
 from vsel_platform.models.family_adapter import CHAT, FamilyAdapter
 from vsel_platform.models.llava import EMBEDDED, LlavaAdapter, load_llava, require_usable, tokenizer_hash
+from vsel_platform.models.lora_adapter import merge_adapter
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.safety import resolve_checkpoint, weights_hash
 
@@ -22,11 +24,9 @@ def load_vlm(settings: VlmSettings, device: str, adapter_dir: str | None = None)
     family = "llava" if settings.model.startswith(EMBEDDED) else str(load_config(settings).model_type)
     if family not in FAMILIES:
         return load_llava(settings, device, adapter_dir)
-    if adapter_dir is not None:
-        raise ModelError(f"vlm.model: {settings.model!r}: LoRA adapters are merged into LLaVA-1.5 models only")
     if settings.template not in (None, CHAT):
         raise ConfigError(f"vlm.template: {settings.template!r}: a {family} model has its own template: {CHAT}")
-    return _load_family(settings, family, resolve_device(device))
+    return _load_family(settings, family, resolve_device(device), adapter_dir)
 
 
 def load_config(settings: VlmSettings) -> Any:
@@ -49,7 +49,7 @@ def load_config(settings: VlmSettings) -> Any:
         raise ModelError(f"vlm.model: {settings.model!r} cannot be loaded: {error}") from error
 
 
-def _load_family(settings: VlmSettings, family: str, device: str) -> FamilyAdapter:
+def _load_family(settings: VlmSettings, family: str, device: str, adapter_dir: str | None) -> FamilyAdapter:
     import transformers
 
     directory = resolve_checkpoint(settings.model, settings.revision)
@@ -72,13 +72,18 @@ def _load_family(settings: VlmSettings, family: str, device: str) -> FamilyAdapt
         missing = sorted(loading["missing_keys"])
         raise ModelError(f"vlm.model: {settings.model!r} lacks the weights {', '.join(missing[:5])}")
     require_usable(tokenizer)
+    weights = weights_hash(directory)
+    if adapter_dir is not None:
+        # Several projectors, as in Qwen3-VL, leave no single place in front of them.
+        model, own = merge_adapter(model, FAMILIES[family].projectors[0], Path(adapter_dir))
+        weights = fingerprint(base=weights, adapter=own)
     return FamilyAdapter(
-        model.to(device),
+        model.to(device=device, dtype=torch_dtype(settings.dtype)),
         tokenizer,
         image_processor,
         FAMILIES[family],
         name=settings.model,
-        fingerprint=family_fingerprint(weights_hash(directory), model, tokenizer, image_processor, settings.max_tokens),
+        fingerprint=family_fingerprint(weights, model, tokenizer, image_processor, settings.max_tokens),
         device=device,
         max_tokens=settings.max_tokens,
     )

@@ -1,7 +1,7 @@
 """Rows to tokens: targets come from the character ranges of the rendered text, never from searching in it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,9 @@ class Renderer:
     def render(self, turns: Sequence[tuple[str, str]], n_images: int, condition: Condition = "full") -> RenderedRow:
         """Tokens and targets of a row.
 
-        A target is every token that overlaps an answer or the end token after it; image tokens are none, and
-        neither is the first token of the row, which nothing predicts. Raises DataError if the number of image
-        tags is not `n_images`, or for a role that the template does not know.
+        A target is every token that overlaps an answer or a virtual user's question, or the end token after it; image
+        tokens are none, and neither is the first token of the row, which nothing predicts. Raises DataError if the
+        number of image tags is not `n_images`, or for a role that the template does not know.
         """
         require_images(turns, n_images)
         rendered = self._template.render(changed(turns, condition), end=self._tokenizer.eos_token)
@@ -49,19 +49,19 @@ class Renderer:
         require_images(turns, n_images)
         return self._tokens(self._template.prompt(turns, end=self._tokenizer.eos_token), n_images)
 
+    def render_question_prompt(self, turns: Sequence[tuple[str, str]], n_images: int) -> RenderedRow:
+        """Tokens of turns up to where the virtual user's next question begins. Raises as `render` does."""
+        require_images(turns, n_images)
+        return self._tokens(self._template.question_prompt(turns, end=self._tokenizer.eos_token), n_images)
+
     def _tokens(self, rendered: RenderedText, n_images: int) -> RenderedRow:
-        ids, index, question = tokens_of(self._tokenizer, rendered)
+        ids, marks = tokens_of(self._tokenizer, rendered)
         is_image = ids == self._image_token_id
         if int(is_image.sum()) != n_images:
             raise DataError(f"the tokenizer sees {int(is_image.sum())} image tags where the row has {n_images}")
-        index[is_image] = question[is_image] = -1
         counts = np.where(is_image, self._image_tokens, 1)
-        return self._cut(*(np.repeat(column, counts) for column in (ids, index, question)))
-
-    def _cut(self, ids: NDArray[np.int64], index: NDArray[np.int64], question: NDArray[np.int64]) -> RenderedRow:
-        index[:1] = -1
-        limit = self._max_tokens
-        return RenderedRow(ids[:limit], index[:limit], max(0, len(ids) - limit), question[:limit] >= 0)
+        marks = Marks(*(np.repeat(column, counts) for column in marks))
+        return rendered_row(np.repeat(ids, counts), np.repeat(is_image, counts), marks, self._max_tokens)
 
 
 def changed(turns: Sequence[tuple[str, str]], condition: Condition) -> Sequence[tuple[str, str]]:
@@ -69,8 +69,40 @@ def changed(turns: Sequence[tuple[str, str]], condition: Condition) -> Sequence[
     return _CHANGE[condition](turns)
 
 
-def tokens_of(tokenizer: Any, rendered: RenderedText) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Token ids int64 [n] of a text, and for each the number of the answer and of the question it overlaps, or -1.
+class Marks(NamedTuple):
+    """For every token int64 [n] the number of the answer, of the user's question, and of the virtual user's question
+    that it overlaps, -1 for none."""
+
+    answer: NDArray[np.int64]
+    question: NDArray[np.int64]
+    asked: NDArray[np.int64]
+
+
+def rendered_row(
+    ids: NDArray[np.int64],
+    is_image: NDArray[np.bool_],
+    marks: Marks,
+    max_tokens: int,
+    positions: NDArray[np.int64] | None = None,
+) -> RenderedRow:
+    """A row of tokens int64 [n] with its targets, cut to `max_tokens`; `positions` int64 [3, n] as in `RenderedRow`."""
+    answer, question, asked = marks
+    target = np.where((answer < 0) & (asked >= 0), asked + answer.max(initial=-1) + 1, answer)
+    target[is_image] = question[is_image] = -1
+    target[:1] = -1
+    cut = slice(max_tokens)
+    return RenderedRow(
+        ids[cut],
+        target[cut],
+        max(0, len(ids) - max_tokens),
+        question[cut] >= 0,
+        None if positions is None else np.ascontiguousarray(positions[:, cut]),
+        (asked[cut] >= 0) & (target[cut] >= 0) & (answer[cut] < 0) if (asked >= 0).any() else None,
+    )
+
+
+def tokens_of(tokenizer: Any, rendered: RenderedText) -> tuple[NDArray[np.int64], Marks]:
+    """Token ids int64 [n] of a text, and what each overlaps.
 
     The tokenizer adds its special tokens, except to a text that begins with its first one.
     """
@@ -78,7 +110,8 @@ def tokens_of(tokenizer: Any, rendered: RenderedText) -> tuple[NDArray[np.int64]
     encoded = tokenizer(rendered.text, return_offsets_mapping=True, add_special_tokens=not begins)
     ids = np.asarray(encoded["input_ids"], dtype=np.int64)
     offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-    return ids, _range_index(offsets, rendered.answers), _range_index(offsets, rendered.questions)
+    ranges = (rendered.answers, rendered.questions, rendered.asked)
+    return ids, Marks(*(_range_index(offsets, of_a_kind) for of_a_kind in ranges))
 
 
 def require_images(turns: Sequence[tuple[str, str]], n_images: int) -> None:

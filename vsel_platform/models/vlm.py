@@ -39,10 +39,12 @@ class RenderedRow:
     """One row as tokens.
 
     input_ids: int64 [n], image tags expanded to the model's image tokens.
-    answer_index: int64 [n], -1, or for a target token the number of the assistant turn that it belongs to.
+    answer_index: int64 [n], -1, or for a target token the number of the assistant turn that it belongs to. Questions
+    that the model asks itself (`is_asked`) are numbered behind the assistant turns.
     n_cut: tokens that were cut off because the row was longer than the model's limit.
     is_question: bool [n], the token belongs to the words of a user turn; None where nobody asked for it.
     positions: int64 [3, n], position in time, height and width for models that count so; None: 0 to n - 1.
+    is_asked: bool [n], the token belongs to a question that the model is to ask; None: there is none.
     """
 
     input_ids: NDArray[np.int64]
@@ -50,6 +52,7 @@ class RenderedRow:
     n_cut: int = 0
     is_question: NDArray[np.bool_] | None = None
     positions: NDArray[np.int64] | None = None
+    is_asked: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -63,6 +66,12 @@ class RenderedRow:
     def n_targets(self) -> int:
         """Number of target tokens."""
         return int(np.count_nonzero(self.answer_index >= 0))
+
+    @property
+    def asked_targets(self) -> NDArray[np.bool_]:
+        """Of every target in order, whether it belongs to a question that the model asks itself; bool [targets]."""
+        targets = self.answer_index >= 0
+        return np.zeros(self.n_targets, dtype=bool) if self.is_asked is None else self.is_asked[targets]
 
     def with_targets(self, count: int) -> "RenderedRow":
         """The row with its first `count` targets only."""
@@ -227,7 +236,20 @@ class VisionLanguageModel(ModelForward, Protocol):
     ) -> RenderedRow:
         """Tokens of turns up to where the assistant's next answer begins."""
 
+    def render_question_prompt(
+        self, turns: Sequence[tuple[str, str]], n_images: int, shown: Sequence[ShownImage] = ()
+    ) -> RenderedRow:
+        """Tokens of turns up to where the virtual user's next question begins (`models.templates.ASKER`)."""
+
     def generate(
         self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
     ) -> list[GeneratedAnswer]:
         """Greedy answers with the attention to the image."""
+
+    def answer(
+        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
+    ) -> "list[NDArray[np.int64]]":
+        """Greedy answers as tokens int64 [T], T at most `max_tokens`, the end token included."""
+
+    def text_of(self, tokens: "NDArray[np.int64]") -> str:
+        """Text of generated tokens, without special tokens and blanks around it."""

@@ -13,11 +13,21 @@ from vsel_platform.config import RecipeSettings
 from vsel_platform.errors import DataError, NotMaterializedError, SelectionError
 from vsel_platform.methods.presets import OWN_PIPELINE
 from vsel_platform.methods.registry import needs_of
-from vsel_platform.pipeline import compare, embeddings, ingest, losses, reference, scores, selection, training
+from vsel_platform.pipeline import (
+    compare,
+    embeddings,
+    evaluation,
+    ingest,
+    losses,
+    reference,
+    scores,
+    selection,
+    training,
+)
+from vsel_platform.pipeline.benchmarks import evaluation_key, read_benchmark
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.cost_lines import Estimate, Line
 from vsel_platform.pipeline.estimate_methods import DatasetForecast, method_costs, scores_change
-from vsel_platform.pipeline.held_out import held_out_settings
 from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents
 from vsel_platform.pipeline.models import embedding_fingerprint, vlm_fingerprint
 from vsel_platform.pipeline.timing import known_seconds
@@ -282,14 +292,23 @@ def _recipes(
     ]
     rows = sum(rows_of[name] for name in trained)
     yield _trained(ctx, "finetuned_checkpoint", len(trained), rows, ctx.project.training.lora.epochs)
-    if ctx.project.training.evaluation is None:
-        return
-    judged = [
-        n for n, r in named.items() if r.train and (n in trained or _is_stale(ctx, training.evaluation_is_current, n))
-    ]
-    each = _held_out_rows(ctx)
-    model, total = vlm_fingerprint(ctx.project.vlm), each * len(judged)
-    yield _line(ctx, "evaluation", len(judged), total, passes=2 * total, model=model, exact=False)
+    yield from _judged(ctx, named, trained)
+
+
+def _judged(ctx: Context, named: dict[str, RecipeSettings], trained: list[str]) -> Iterator[Line | None]:
+    """Evaluations of checkpoints that change, or were not evaluated; what compares them costs next to nothing."""
+    model = vlm_fingerprint(ctx.project.vlm)
+    models = [name for name, recipe in named.items() if recipe.train]
+    base, rows_of_base, pairs, rows = 0, 0, 0, 0
+    for benchmark in ctx.project.benchmarks if models else ():
+        each = _questions(ctx, benchmark)
+        if _is_stale(ctx, evaluation.base_is_current, benchmark):
+            base, rows_of_base = base + 1, rows_of_base + each
+        for name in models:
+            if name in trained or _is_stale(ctx, evaluation.is_current, evaluation_key(name, benchmark)):
+                pairs, rows = pairs + 1, rows + each
+    yield _line(ctx, "base_evaluation", base, rows_of_base, passes=rows_of_base, model=model, exact=False)
+    yield _line(ctx, "evaluation", pairs, rows, passes=rows, model=model, exact=False)
 
 
 def _comparison(ctx: Context, named: dict[str, RecipeSettings], selected: dict[str, int]) -> Line | None:
@@ -314,10 +333,8 @@ def _budget_rows(ctx: Context, name: str, recipe: RecipeSettings, forecast: _For
     return stored.rows if stored else forecast.rows
 
 
-def _held_out_rows(ctx: Context) -> int:
+def _questions(ctx: Context, benchmark: str) -> int:
     try:
-        rows = _rows_of_source(source_files(held_out_settings(ctx).source))
+        return len(read_benchmark(ctx, benchmark).questions)
     except DataError:
         return 0
-    limit = ctx.project.training.evaluation_rows
-    return min(rows, limit) if limit else rows

@@ -1,8 +1,9 @@
 """What is missing or stale right now (level-triggered): compare stored input fingerprints with present ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from vsel_platform.config import Project
 from vsel_platform.identity import fingerprint
 from vsel_platform.methods.api import Need
 from vsel_platform.methods.presets import OWN_PIPELINE
@@ -13,11 +14,15 @@ from vsel_platform.pipeline import (
     clustering,
     compare,
     embeddings,
+    evaluation,
     hidden_states,
     ingest,
+    leaderboard,
+    leakage,
     losses,
     method_scores,
     moments,
+    promotion,
     reference,
     representations,
     scores,
@@ -25,6 +30,7 @@ from vsel_platform.pipeline import (
     text_embeddings,
     training,
 )
+from vsel_platform.pipeline.benchmarks import evaluation_key
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.lookup import dataset_shards
 
@@ -44,7 +50,7 @@ SIGNAL_STAGES = (
     "losses",
     "presel_scores",
 )
-TRAIN_STAGES = ("finetuned_checkpoint", "evaluation")
+TRAIN_STAGES = ("leakage", "finetuned_checkpoint", "base_evaluation", "evaluation", "leaderboard", "promotion")
 
 
 def target(asset: str, key: str) -> str:
@@ -71,6 +77,7 @@ def next_steps(ctx: Context, recipes: list[str], *, train: bool = False) -> list
 
     Later stages are looked at only when the earlier ones are current, because their inputs are known only then.
     """
+    recipes = with_trained(ctx.project, recipes) if train else recipes
     named = {name: ctx.project.recipe(name) for name in recipes}
     score_stages = [method_scores.stage_name(score) for score in scores_of(ctx.project, named.values())]
     last = ("selected_subset", compare.STAGE, *(TRAIN_STAGES if train else ()))
@@ -154,12 +161,40 @@ def _compared(ctx: Context, recipes: list[str]) -> list[str]:
     return [name for name in _datasets(ctx, recipes) if len(compare.compared_recipes(ctx, name)) > 1]
 
 
+def with_trained(project: Project, recipes: Sequence[str]) -> list[str]:
+    """Recipes, and those that their trainings go on from or are compared with."""
+    found: dict[str, None] = {}
+    for name in recipes:
+        recipe = project.recipe(name)
+        champion = recipe.training.champion
+        before = [*project.ancestors(name), *([champion.recipe] if champion else [])] if recipe.train else []
+        found.update(dict.fromkeys([*before, name]))
+    return list(found)
+
+
 def _trained(ctx: Context, recipes: list[str]) -> list[str]:
     return [name for name in recipes if ctx.project.recipe(name).train]
 
 
+def _trainable(ctx: Context, recipes: list[str]) -> list[str]:
+    """Trained recipes that do not wait for the checkpoint of another."""
+    return [name for name in _trained(ctx, recipes) if training.parent_is_current(ctx, name)]
+
+
+def _checked(ctx: Context, recipes: list[str]) -> list[str]:
+    return _trained(ctx, recipes) if ctx.project.benchmarks else []
+
+
+def _benchmarks(ctx: Context, recipes: list[str]) -> list[str]:
+    return list(ctx.project.benchmarks) if _trained(ctx, recipes) else []
+
+
 def _evaluated(ctx: Context, recipes: list[str]) -> list[str]:
-    return _trained(ctx, recipes) if ctx.project.training.evaluation else []
+    return [evaluation_key(name, benchmark) for name in _trained(ctx, recipes) for benchmark in ctx.project.benchmarks]
+
+
+def _challengers(ctx: Context, recipes: list[str]) -> list[str]:
+    return [name for name in _trained(ctx, recipes) if ctx.project.recipe(name).training.champion]
 
 
 def _want_manifest(ctx: Context, dataset: str) -> str:
@@ -227,14 +262,18 @@ _STAGES: dict[str, _Stage] = {
     "presel_scores": (_scored, scores.is_current, lambda ctx, name: scores.inputs(ctx, name).fingerprint),
     "selected_subset": (_recipes, selection.is_current, lambda ctx, name: selection.inputs(ctx, name).fingerprint),
     compare.STAGE: (_compared, compare.is_current, lambda ctx, name: compare.inputs(ctx, name).fingerprint),
+    "leakage": (_checked, leakage.is_current, lambda ctx, name: leakage.inputs(ctx, name).fingerprint),
     "finetuned_checkpoint": (
-        _trained,
+        _trainable,
         training.checkpoint_is_current,
         lambda ctx, name: training.checkpoint_inputs(ctx, name).fingerprint,
     ),
-    "evaluation": (
-        _evaluated,
-        training.evaluation_is_current,
-        lambda ctx, name: training.evaluation_inputs(ctx, name).fingerprint,
+    "base_evaluation": (
+        _benchmarks,
+        evaluation.base_is_current,
+        lambda ctx, name: evaluation.base_inputs(ctx, name).fingerprint,
     ),
+    "evaluation": (_evaluated, evaluation.is_current, lambda ctx, key: evaluation.inputs(ctx, key).fingerprint),
+    "leaderboard": (_benchmarks, leaderboard.is_current, lambda ctx, name: leaderboard.inputs(ctx, name).fingerprint),
+    "promotion": (_challengers, promotion.is_current, lambda ctx, name: promotion.inputs(ctx, name).fingerprint),
 }

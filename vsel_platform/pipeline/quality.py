@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vsel_platform.pipeline.benchmarks import read_benchmark
 from vsel_platform.pipeline.context import Context
 from vsel_platform.storage.parquet import conform
 from vsel_platform.storage.pointers import Pointer
@@ -127,13 +128,31 @@ def quotas_are_exact(ctx: Context, partition: dict[str, str], table: pa.Table) -
     )
 
 
+def no_leakage(ctx: Context, partition: dict[str, str], table: pa.Table) -> Outcome:
+    """No more questions of a benchmark stand in the selected rows than evaluation.leakage.max_share allows."""
+    limit = ctx.project.evaluation.leakage.max_share
+    concerned: dict[str, set[str]] = {}
+    for row in table.select(["benchmark", "question_id"]).to_pylist():
+        concerned.setdefault(row["benchmark"], set()).add(row["question_id"])
+    shares = {name: len(found) / len(read_benchmark(ctx, name).questions) for name, found in concerned.items()}
+    found = ", ".join(
+        f"{name} {len(concerned[name])} questions ({share:.2%})" for name, share in sorted(shares.items())
+    )
+    return Outcome(
+        "no_leakage", all(share <= limit for share in shares.values()), f"{found or 'none'}; {limit:.2%} allowed"
+    )
+
+
 SPECIAL_CHECKS: dict[str, dict[str, Callable[[Context, dict[str, str], pa.Table], Outcome]]] = {
     "manifest": {"quarantine_rate": quarantine_rate},
     "losses": {"finite_numbers": finite_numbers},
     "attention_maps": {"finite_numbers": finite_numbers},
     "method_scores": {"finite_numbers": finite_numbers},
     "presel_scores": {"finite_numbers": finite_numbers},
+    "answers": {"finite_numbers": finite_numbers},
     "evaluation": {"finite_numbers": finite_numbers},
+    "leaderboard": {"finite_numbers": finite_numbers},
+    "leakage": {"no_leakage": no_leakage},
     "selected_subset": {
         "ids_are_unique": ids_are_unique,
         "ranks_are_complete": ranks_are_complete,

@@ -19,9 +19,10 @@ from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.selection.stable_hash import stable_uniform
 from vsel_platform.storage.pointers import Pointer
+from vsel_platform.training.resume import TrainingStates
 
 SUBSET_CODE = "reference_subset-1"
-MODEL_CODE = "reference_model-1"
+MODEL_CODE = "reference_model-2"
 
 
 def choose_reference(
@@ -146,6 +147,8 @@ def run_model(ctx: Context, dataset: str) -> StageResult:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "adapter"
         metadata = _train(ctx, dataset, ids, directory)
+        if not ctx.share.is_main:
+            return StageResult("reference_model", {"dataset": dataset}, "", 0)
         (directory / "reference_ids.json").write_bytes(orjson.dumps(sorted(ids)))
         pointer = ctx.store.publish_artifact(
             "reference_model",
@@ -158,6 +161,7 @@ def run_model(ctx: Context, dataset: str) -> StageResult:
             run_id=ctx.run_id,
             metadata=metadata,
         )
+    TrainingStates(ctx.store.files, f"training-{dataset}-reference-{pointer.input_fingerprint}").clear()
     passes = round(len(ids) * ctx.project.reference.lora.epochs)
     record_rate(ctx, "reference_model", vlm_fingerprint(ctx.project.vlm), passes, time.perf_counter() - start)
     return StageResult(
@@ -173,17 +177,25 @@ def run_model(ctx: Context, dataset: str) -> StageResult:
 
 
 def _train(ctx: Context, dataset: str, ids: list[str], directory: Path) -> dict[str, object]:
-    from vsel_platform.training.lora import train_lora
+    from vsel_platform.pipeline.training import resolved_runtime
+    from vsel_platform.training.lora import TrainingJob, train_lora
 
+    key = fingerprint(rows=hash_ids(ids), settings=model_settings_fingerprint(ctx))
     report = train_lora(
         ctx.project.vlm,
         training_rows(ctx, dataset, ids),
         ctx.project.reference.lora,
         image_provider(ctx),
         directory,
-        device=ctx.project.compute.device,
-        on_step=lambda step, total: ctx.progress("training steps", step, total),
-        confirm=lambda weights: confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), weights),
+        TrainingJob(
+            device=ctx.project.compute.device,
+            on_step=lambda step, total: ctx.progress("training steps", step, total),
+            confirm=lambda weights: confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), weights),
+            states=TrainingStates(ctx.store.files, f"training-{dataset}-reference-{key}"),
+            runtime=resolved_runtime(ctx),
+            share=ctx.share,
+            name=f"{ctx.project.name}-{dataset}-reference",
+        ),
         origin={"dataset": f"{dataset} (its reference rows)"},
     )
     return report.to_dict()

@@ -24,10 +24,20 @@ class TrainedOn:
 
 
 def trained_on(
-    ctx: Context, recipe: str, table: Literal["finetuned_checkpoint", "evaluation"] = "evaluation"
+    ctx: Context,
+    recipe: str,
+    table: Literal["finetuned_checkpoint", "evaluation"] = "evaluation",
+    benchmark: str | None = None,
 ) -> TrainedOn | None:
-    """What the stored checkpoint, or the one that was evaluated, was trained on; None if there is none."""
-    found = ctx.store.pointer(table, {"recipe": recipe})
+    """What the stored checkpoint, or the one that was evaluated on a benchmark (the project's first, if none is named),
+    was trained on; None if there is none."""
+    partition = {"recipe": recipe}
+    if table == "evaluation":
+        name = benchmark or next(iter(ctx.project.benchmarks), None)
+        if name is None:
+            return None
+        partition["benchmark"] = name
+    found = ctx.store.pointer(table, partition)
     if found is None:
         return None
     checkpoint = found if table == "finetuned_checkpoint" else _input(ctx, found, "finetuned_checkpoint")

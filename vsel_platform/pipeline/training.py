@@ -1,68 +1,113 @@
-"""Stages `finetuned_checkpoint` and `evaluation`: LoRA on a selected subset, and what it learned."""
+"""Stage `finetuned_checkpoint`: LoRA on a selected subset, from the base model or from another recipe's checkpoint."""
 
+import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-
-from vsel_platform.errors import ConfigError
+from vsel_platform.config_training import LoraSettings, RuntimeSettings
 from vsel_platform.identity import fingerprint
+from vsel_platform.models.lora_adapter import BASE_ADAPTER
 from vsel_platform.pipeline.artifacts import fetched
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
-from vsel_platform.pipeline.held_out import held_out_fingerprint, held_out_rows
 from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
-from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.selection.manifest import selection_hash
-from vsel_platform.tables import TABLES
+from vsel_platform.storage.pointers import Pointer
 
-CHECKPOINT_CODE = "finetuned_checkpoint-1"
-EVALUATION_CODE = "evaluation-1"
+CHECKPOINT_CODE = "finetuned_checkpoint-2"
+
+
+def lora_of(ctx: Context, recipe: str) -> LoraSettings:
+    """How a recipe's checkpoint is trained."""
+    seed = ctx.project.recipe(recipe).training.seed
+    settings = ctx.project.training.lora
+    return settings if seed is None else settings.model_copy(update={"seed": seed})
 
 
 def checkpoint_inputs(ctx: Context, recipe: str) -> Inputs:
-    """What `finetuned_checkpoint` reads: the selected rows, the base model, the LoRA settings."""
-    selection = ctx.store.require("selected_subset", {"recipe": recipe})
+    """What `finetuned_checkpoint` reads: the selected rows, the model it starts from, the LoRA settings."""
+    pointers = [ctx.store.require("selected_subset", {"recipe": recipe}), *_parent(ctx, recipe)]
     return inputs_of(
-        [selection],
+        pointers,
         vlm=vlm_fingerprint(ctx.project.vlm),
-        lora=ctx.project.training.lora.model_dump(),
+        lora=lora_of(ctx, recipe).model_dump(),
         code=CHECKPOINT_CODE,
     )
 
 
+def _parent(ctx: Context, recipe: str) -> list[Pointer]:
+    """The checkpoint that the training goes on from, if there is one."""
+    parent = ctx.project.recipe(recipe).training.continue_from
+    return [ctx.store.require("finetuned_checkpoint", {"recipe": parent})] if parent else []
+
+
 def checkpoint_is_current(ctx: Context, recipe: str) -> bool:
-    """Whether the stored checkpoint was trained on the present selection with the present settings."""
+    """Whether the stored checkpoint was trained on the present selection, from the present model, with the present
+    settings."""
     pointer = ctx.store.pointer("finetuned_checkpoint", {"recipe": recipe})
     return pointer is not None and pointer.input_fingerprint == checkpoint_inputs(ctx, recipe).fingerprint
 
 
+def parent_is_current(ctx: Context, recipe: str) -> bool:
+    """Whether what a recipe's training goes on from is there and current."""
+    parent = ctx.project.recipe(recipe).training.continue_from
+    return parent is None or (parent_is_current(ctx, parent) and checkpoint_is_current(ctx, parent))
+
+
+def resolved_runtime(ctx: Context) -> RuntimeSettings:
+    """How trainings run, with the paths of configuration files made absolute."""
+    runtime = ctx.project.training.runtime
+    files = {name: ctx.project.resolve(path) for name in ("deepspeed", "fsdp") if (path := getattr(runtime, name))}
+    return runtime.model_copy(update=files)
+
+
 def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
-    """Fine-tune the base model on the recipe's selected subset with LoRA."""
-    from vsel_platform.training.lora import train_lora
+    """Fine-tune on the recipe's selected subset with LoRA; a killed training is resumed."""
+    from vsel_platform.training.lora import TrainingJob, train_lora
+    from vsel_platform.training.resume import TrainingStates
 
     start = time.perf_counter()
-    wanted = checkpoint_inputs(ctx, recipe)
+    wanted, settings = checkpoint_inputs(ctx, recipe), lora_of(ctx, recipe)
+    if ctx.project.benchmarks:
+        ctx.store.require("leakage", {"recipe": recipe})  # raises if its check failed, and says what it found
     dataset = ctx.project.recipe(recipe).dataset
     ranked = ctx.store.read_partition("selected_subset", {"recipe": recipe}, ["rank", "sample_id"]).sort_by("rank")
     ids = ranked["sample_id"].to_pylist()
-    selection, rows = selection_hash(ids), training_rows(ctx, dataset, ids)
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name) / "adapter"
+    rows = training_rows(ctx, dataset, ids)
+    states = TrainingStates(ctx.store.files, f"training-{recipe}-{wanted.fingerprint}")
+    origin = {"dataset": dataset, "recipe": recipe, "hash of the selection (as in its manifest)": selection_hash(ids)}
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "adapter"
+        parents = _parent(ctx, recipe)
+        adapter = stack.enter_context(fetched(ctx, parents[0])) if parents else None
+        if parents:
+            origin["continued from"] = parents[0].reference
         report = train_lora(
             ctx.project.vlm,
             rows,
-            ctx.project.training.lora,
+            settings,
             image_provider(ctx),
             directory,
-            device=ctx.project.compute.device,
-            on_step=lambda step, total: ctx.progress("training steps", step, total),
-            confirm=lambda weights: confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), weights),
-            origin={"dataset": dataset, "recipe": recipe, "hash of the selection (as in its manifest)": selection},
+            TrainingJob(
+                device=ctx.project.compute.device,
+                on_step=lambda step, total: ctx.progress("training steps", step, total),
+                confirm=lambda weights: confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), weights),
+                states=states,
+                runtime=resolved_runtime(ctx),
+                share=ctx.share,
+                name=f"{ctx.project.name}-{recipe}",
+            ),
+            origin=origin,
+            start_from=str(adapter) if adapter else None,
         )
+        if not ctx.share.is_main:
+            return StageResult("finetuned_checkpoint", {"recipe": recipe}, "", 0)
+        if adapter is not None:
+            # A checkpoint is whole: whoever has it needs no other recipe's.
+            shutil.copytree(adapter, directory / BASE_ADAPTER)
         pointer = ctx.store.publish_artifact(
             "finetuned_checkpoint",
             {"recipe": recipe},
@@ -74,7 +119,8 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
             run_id=ctx.run_id,
             metadata=report.to_dict(),
         )
-    passes = round(len(rows) * ctx.project.training.lora.epochs)
+    states.clear()
+    passes = round(len(rows) * settings.epochs)
     record_rate(ctx, "finetuned_checkpoint", vlm_fingerprint(ctx.project.vlm), passes, time.perf_counter() - start)
     return StageResult(
         "finetuned_checkpoint",
@@ -86,100 +132,3 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
         references=[pointer.reference],
         metadata=report.to_dict(),
     )
-
-
-def evaluation_inputs(ctx: Context, recipe: str) -> Inputs:
-    """What `evaluation` reads: the checkpoint and the held-out file."""
-    checkpoint = ctx.store.require("finetuned_checkpoint", {"recipe": recipe})
-    return inputs_of(
-        [checkpoint],
-        held_out=held_out_fingerprint(ctx),
-        rows=ctx.project.training.evaluation_rows,
-        code=EVALUATION_CODE,
-    )
-
-
-def evaluation_is_current(ctx: Context, recipe: str) -> bool:
-    """Whether the stored evaluation is of the present checkpoint on the present held-out rows."""
-    pointer = ctx.store.pointer("evaluation", {"recipe": recipe})
-    return pointer is not None and pointer.input_fingerprint == evaluation_inputs(ctx, recipe).fingerprint
-
-
-def run_evaluation(ctx: Context, recipe: str) -> StageResult:
-    """Evaluate the base model and the recipe's checkpoint on the held-out rows.
-
-    The base model's part does not depend on the recipe; it is taken from another recipe's evaluation if one
-    on the same rows is stored.
-    """
-    from vsel_platform.evaluation.exact_match import evaluate
-    from vsel_platform.models.load import load_vlm
-
-    start = time.perf_counter()
-    wanted = evaluation_inputs(ctx, recipe)
-    rows, load = held_out_rows(ctx)
-    if not rows:
-        raise ConfigError("training.evaluation: the held-out file has no usable rows")
-    base_name = fingerprint(vlm=vlm_fingerprint(ctx.project.vlm), rows=held_out_fingerprint(ctx), n=len(rows))
-    records = _stored_base(ctx, base_name)
-    device, tokens = ctx.project.compute.device, ctx.project.vlm.batch_tokens
-    if not records:
-        base = load_vlm(ctx.project.vlm, device)
-        confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), base.fingerprint)
-        records = _records("base", evaluate(base, rows, load, batch_tokens=tokens))
-    with fetched(ctx, ctx.store.require("finetuned_checkpoint", {"recipe": recipe})) as adapter:
-        tuned = load_vlm(ctx.project.vlm, device, adapter_dir=str(adapter))
-        records += _records("tuned", evaluate(tuned, rows, load, batch_tokens=tokens))
-    pointer = publish_checked(
-        ctx,
-        "evaluation",
-        {"recipe": recipe},
-        pa.Table.from_pylist(records, schema=TABLES["evaluation"].arrow_schema()),
-        fingerprint=base_name,
-        input_fingerprint=wanted.fingerprint,
-        inputs=wanted.references,
-        code_version=EVALUATION_CODE,
-        run_id=ctx.run_id,
-        metadata=_summary(records),
-    )
-    record_rate(ctx, "evaluation", vlm_fingerprint(ctx.project.vlm), len(rows), time.perf_counter() - start)
-    return StageResult(
-        "evaluation",
-        {"recipe": recipe},
-        pointer.data_version,
-        pointer.rows,
-        computed=len(rows),
-        seconds=time.perf_counter() - start,
-        references=[pointer.reference],
-        metadata=_summary(records),
-    )
-
-
-def _stored_base(ctx: Context, base_name: str) -> list[dict[str, Any]]:
-    for pointer in ctx.store.pointers("evaluation"):
-        if pointer.fingerprint == base_name:
-            return [row for row in ctx.store.read(pointer).to_pylist() if row["model"] == "base"]
-    return []
-
-
-def _records(model: str, scores: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "model": model,
-            "task": s.task,
-            "n_answers": s.n_answers,
-            "exact_match": s.exact_match,
-            "loss_mean": s.loss_mean,
-        }
-        for s in scores
-    ]
-
-
-def _summary(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Exact match over all answers, of the base and of the tuned model."""
-    summary: dict[str, Any] = {}
-    for model in ("base", "tuned"):
-        rows = [row for row in records if row["model"] == model]
-        answers = sum(row["n_answers"] for row in rows)
-        summary[f"exact_match_{model}"] = sum(r["exact_match"] * r["n_answers"] for r in rows) / max(answers, 1)
-        summary["n_answers"] = answers
-    return summary

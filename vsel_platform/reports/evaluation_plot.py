@@ -26,8 +26,8 @@ BAR = 0.32
 HATCH = "////"
 
 
-def evaluation_bars(results: Sequence[TaskComparison], *, title: str) -> bytes | None:
-    """Exact match with 95 % intervals beside the loss, before and after fine-tuning, and a verdict for every task.
+def evaluation_bars(results: Sequence[TaskComparison], *, title: str, measure: str = "exact match") -> bytes | None:
+    """The headline metric with 95 % intervals beside the loss, before and after fine-tuning, and a verdict per task.
 
     Beyond 20 tasks the rest is one line that says how many. None if there is nothing.
     """
@@ -40,18 +40,16 @@ def evaluation_bars(results: Sequence[TaskComparison], *, title: str) -> bytes |
     for row, result in enumerate(shown):
         good = result.verdict == "learned"
         tuned = _solid(SELECTED) if good else _hollow(WARNING)
-        exact.barh(row - 0.18, 100 * result.base, BAR, **_solid(POOL))
-        exact.barh(row + 0.18, 100 * result.tuned, BAR, **tuned)
+        exact.barh(row - 0.18, result.base, BAR, **_solid(POOL))
+        exact.barh(row + 0.18, result.tuned, BAR, **tuned)
         for y, interval in ((row - 0.18, result.base_interval), (row + 0.18, result.tuned_interval)):
-            exact.hlines(y, 100 * interval[0], 100 * interval[1], color=INK, linewidth=1.3)
-        loss.barh(row - 0.18, result.base_loss, BAR, **_solid(POOL))
-        loss.barh(row + 0.18, result.tuned_loss, BAR, **(_hollow(WARNING) if result.loss_rises else _solid(SELECTED)))
-        _loss_text(loss, row, result)
-    style_axes(exact, xlabel="exact match [% of answers]", grid="x")
+            exact.hlines(y, *interval, color=INK, linewidth=1.3)
+        _loss(loss, row, result)
+    style_axes(exact, xlabel=f"{measure} [{_unit(results[0].unit)}]", grid="x")
     style_axes(loss, xlabel="loss [nat/token]", grid="x")
     _tasks(exact, shown, more)
-    exact.set_xlim(0, 100)
-    loss.set_xlim(0, 1.35 * max(max(r.base_loss, r.tuned_loss) for r in shown))
+    exact.set_xlim(0, 100 if results[0].unit == "percent" else None)
+    loss.set_xlim(0, 1.35 * max([1e-3, *(value for r in shown for value in (r.base_loss, r.tuned_loss) if value)]))
     _legend(exact)
     return to_png(figure)
 
@@ -59,8 +57,12 @@ def evaluation_bars(results: Sequence[TaskComparison], *, title: str) -> bytes |
 def _subtitle(results: Sequence[TaskComparison]) -> str:
     counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in ("learned", "worse")}
     text = f"{counts['learned']} of {len(results)} tasks learned (beyond the 95 % interval), {counts['worse']} worse"
-    never = sum(r.never_exact for r in results)
-    return text + (f"; {counted(never, 'task')} without any exact answer: see the loss" if never else "")
+    never = sum(r.never_right for r in results)
+    return text + (f"; {counted(never, 'task')} without any right answer: see the loss" if never else "")
+
+
+def _unit(unit: str) -> str:
+    return "% of answers" if unit == "percent" else unit
 
 
 def _solid(colour: str) -> dict[str, Any]:
@@ -71,7 +73,11 @@ def _hollow(colour: str) -> dict[str, Any]:
     return {"facecolor": "white", "edgecolor": colour, "hatch": HATCH}
 
 
-def _loss_text(axes: Any, row: int, result: TaskComparison) -> None:
+def _loss(axes: Any, row: int, result: TaskComparison) -> None:
+    if result.base_loss is None or result.tuned_loss is None:
+        return
+    axes.barh(row - 0.18, result.base_loss, BAR, **_solid(POOL))
+    axes.barh(row + 0.18, result.tuned_loss, BAR, **(_hollow(WARNING) if result.loss_rises else _solid(SELECTED)))
     for y, value, colour in (
         (row - 0.18, result.base_loss, MUTED),
         (row + 0.18, result.tuned_loss, WARNING if result.loss_rises else INK),

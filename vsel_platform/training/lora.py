@@ -1,34 +1,39 @@
-"""LoRA fine-tuning on answers (PreSel's settings by default: specification A1.9)."""
+"""LoRA fine-tuning on conversations, with transformers' Trainer."""
 
-import math
+import random
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import Any
 
-from vsel_platform.config import LoraSettings, VlmSettings
-from vsel_platform.errors import DataError, ModelError, OutOfMemoryError
-from vsel_platform.models.batching import (
-    BatchLimits,
-    free_memory,
-    is_out_of_memory,
-    token_batches,
-    usable_batch_tokens,
-)
+import numpy as np
+import torch
+import transformers
+
+from vsel_platform.config import VlmSettings
+from vsel_platform.config_training import LoraSettings, RuntimeSettings
+from vsel_platform.errors import ModelError
+from vsel_platform.models.batching import usable_batch_tokens
 from vsel_platform.models.devices import resolve_device
-from vsel_platform.models.image_features import TowerFeatures
+from vsel_platform.models.family_adapter import FamilyAdapter
 from vsel_platform.models.images import ImageProvider
-from vsel_platform.models.llava import LlavaAdapter, load_llava
-from vsel_platform.models.scoring import target_nll
-from vsel_platform.models.vlm import ConversationRow, RenderedRow
+from vsel_platform.models.llava import LlavaAdapter
+from vsel_platform.models.load import load_vlm
+from vsel_platform.models.vlm import ConversationRow
+from vsel_platform.ranks import ALONE, Share
 from vsel_platform.training.adapter import add_lora, parameter_groups, save_adapter
+from vsel_platform.training.callbacks import Observer
 from vsel_platform.training.model_card import model_card
-from vsel_platform.training.schedule import epoch_means, learning_rate_factor, step_batches
-
-if TYPE_CHECKING:
-    import torch
+from vsel_platform.training.resume import TrainingStates
+from vsel_platform.training.rows_loss import RowsLoss
+from vsel_platform.training.runtime import training_arguments
+from vsel_platform.training.schedule import epoch_means, learning_rate_factor
+from vsel_platform.training.step_rows import StepLoader
+from vsel_platform.training.trainer import History, RowsTrainer
 
 FEATURE_CACHE_GIB = 4.0
 
@@ -37,7 +42,9 @@ FEATURE_CACHE_GIB = 4.0
 class TrainingReport:
     """What a training run did; losses are means over the steps of the first and of the last epoch [nat/token].
 
-    The loss of every step lies beside the adapter, in `losses.json`.
+    What was measured at every step lies beside the adapter, in `losses.json`. rows_per_s and tokens_per_s are those of
+    the steps (of all processes together). resumed_at: step that a killed training went on from, 0: from the start.
+    n_questions: turns that were learned as the virtual user's questions.
     """
 
     steps: int
@@ -48,17 +55,29 @@ class TrainingReport:
     last_epoch_loss: float
     trainable_parameters: int
     adapter_sha256: str
+    rows_per_s: float
+    tokens_per_s: float
+    resumed_at: int = 0
+    n_questions: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Example:
-    sample_id: str
-    rendered: RenderedRow
-    images: tuple[str, ...]
+@dataclass(frozen=True)
+class TrainingJob:
+    """How a training runs, none of which changes its result: where its states are kept, whom it tells, with whom it
+    shares its rows."""
+
+    device: str = "auto"
+    on_step: Callable[[int, int], None] | None = None
+    confirm: Callable[[str], None] | None = None
+    feature_cache_gib: float = FEATURE_CACHE_GIB
+    states: TrainingStates | None = None
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    share: Share = ALONE
+    name: str = "training"
 
 
 def train_lora(
@@ -67,190 +86,169 @@ def train_lora(
     settings: LoraSettings,
     images: ImageProvider,
     out_dir: Path,
+    job: TrainingJob | None = None,
     *,
-    device: str = "auto",
-    on_step: Callable[[int, int], None] | None = None,
-    confirm: Callable[[str], None] | None = None,
-    feature_cache_gib: float = FEATURE_CACHE_GIB,
     origin: Mapping[str, str] | None = None,
+    start_from: str | None = None,
 ) -> TrainingReport:
     """Train a LoRA adapter on the answers of `rows` and write it to `out_dir`: safetensors, model card, losses.
 
-    The vision tower stays frozen: its features are computed once per distinct image and kept up to
-    `feature_cache_gib`. Rows are taken in an order drawn from the seed and their ids, so the same rows in any order
-    give the same adapter; on a CPU, with the same number of threads, to the last byte. Rows without an answer or
-    with a broken image are left out and counted. `on_step` gets (steps done, steps in all);
-    `confirm` gets the base model's fingerprint before anything is trained; `origin` says in the model card where the
-    rows come from. Raises ModelError if no
-    row is left or the loss stops being finite, OutOfMemoryError if one row does not fit, and what `load_llava` raises.
+    A frozen tower's features are computed once per distinct image and kept up to `job.feature_cache_gib`. Rows are
+    taken in an order drawn from the seed and their ids, so the same rows in any order give the same adapter; on a CPU,
+    with the same number of threads, to the last byte, also if the training was killed and resumed on its way. Rows
+    without an answer or with a broken image are left out and counted. `start_from` is the directory of an adapter that
+    is merged into the base model first. `origin` says in the model card where the rows come from. In a group of
+    processes all call this; only the main one writes.
+
+    Raises ModelError if no row is left, too many have nothing to learn, something that is trained gets no gradient or
+    the loss stops being finite; OutOfMemoryError if one row does not fit; and what `load_vlm` raises.
     """
+    job = job or TrainingJob()
     start = time.perf_counter()
-    device = resolve_device(device)
-    model = load_llava(base, device)
-    if confirm is not None:
-        confirm(model.fingerprint)
-    examples = _examples(model, rows)
-    with _seeded(settings.seed, device):
-        run = _Run(model, settings, images, base, feature_cache_gib)
-        losses = run.train(examples, on_step)
-    n_skipped = len(rows) - len(examples) + len(run.skipped)
-    first, last = epoch_means(losses, settings.epochs)
+    device = resolve_device(job.device)
+    model = load_vlm(base, device, adapter_dir=start_from)
+    if job.confirm is not None and start_from is None:
+        job.confirm(model.fingerprint)
+    with _seeded(settings.seed, device), tempfile.TemporaryDirectory(prefix="vsel-training-") as name:
+        run = _Run(model, base, rows, settings, images, job, Path(job.share.agreed(name)))
+        history = run.train()
+    report = _report(run, history, rows, settings, time.perf_counter() - start)
+    if not job.share.is_main:
+        return report
     card = model_card(
         base,
         settings,
         base_fingerprint=model.fingerprint,
-        sample_ids=sorted(run.trained),
-        n_skipped=n_skipped,
-        first_epoch_loss=first,
-        last_epoch_loss=last,
+        sample_ids=run.trained,
+        n_skipped=report.n_skipped,
+        first_epoch_loss=report.first_epoch_loss,
+        last_epoch_loss=report.last_epoch_loss,
         origin=origin or {},
     )
-    return TrainingReport(
-        steps=len(losses),
-        rows=len(run.trained),
-        n_skipped=n_skipped,
-        seconds=time.perf_counter() - start,
-        first_epoch_loss=first,
-        last_epoch_loss=last,
-        trainable_parameters=run.trainable_parameters,
-        adapter_sha256=save_adapter(run.peft_model, out_dir, card, losses),
-    )
-
-
-def _examples(model: LlavaAdapter, rows: Sequence[ConversationRow]) -> list[_Example]:
-    """Rows that can be trained on, sorted by id."""
-    examples = []
-    for row in sorted(rows, key=lambda row: row.sample_id):
-        try:
-            rendered = model.render(row.turns, len(row.images))
-        except DataError:
-            continue  # counted by the caller as a row that was left out
-        if rendered.n_targets:
-            examples.append(_Example(row.sample_id, rendered, tuple(row.images)))
-    if not examples:
-        raise ModelError(f"training: none of {len(rows)} rows has an answer that fits into the model's length")
-    return examples
+    digest = save_adapter(run.peft_model, out_dir, card, history, settings, questions=run.questions, state=run.gathered)
+    return TrainingReport(**{**report.to_dict(), "adapter_sha256": digest})
 
 
 class _Run:
-    """One training run: model with LoRA layers, optimiser, image features."""
+    """One training run: model with LoRA layers, optimiser, rows."""
 
     def __init__(
         self,
-        model: LlavaAdapter,
+        model: LlavaAdapter | FamilyAdapter,
+        base: VlmSettings,
+        rows: Sequence[ConversationRow],
         settings: LoraSettings,
         images: ImageProvider,
-        base: VlmSettings,
-        feature_cache_gib: float,
+        job: TrainingJob,
+        directory: Path,
     ) -> None:
-        import torch
-
-        self._model = model
-        self._settings = settings
+        self._settings, self._job, self._directory = settings, job, directory
+        parts = model.parts
+        # Other families' projectors are part of what computes their features.
+        inside = isinstance(model, FamilyAdapter) and settings.projector_learning_rate > 0
+        model.tower_gradients = settings.vision.rank > 0 or inside
+        self.peft_model = add_lora(model.model, parts, settings, base_name=base.model)
+        if settings.gradient_checkpointing:
+            model.model.activation_checkpointing_enable({"use_reentrant": False})
+        keep = int(job.feature_cache_gib * 2**30)
+        self.loader = StepLoader(model, rows, settings, images, job.share, keep_bytes=keep)
+        self._optimizer = torch.optim.AdamW(parameter_groups(self.peft_model, parts, settings))
+        trained = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self.trainable_parameters = sum(p.numel() for p in trained)
+        self.resumed_at = 0
+        self.gathered: Any = None
+        self.trained: list[str] = []
+        self.questions: list[tuple[int, str, int]] = []
+        self._loss = RowsLoss(model, self.peft_model, joined=job.share.world > 1)
         self._batch_tokens = usable_batch_tokens(base.batch_tokens, model.device)
-        self._limits = BatchLimits()
-        self._tower = TowerFeatures(model, images, limits=self._limits, keep_bytes=int(feature_cache_gib * 2**30))
-        self.peft_model = add_lora(model.model, settings, base_name=base.model)
-        self._optimizer = torch.optim.AdamW(
-            parameter_groups(self.peft_model, settings), weight_decay=settings.weight_decay
-        )
-        self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        self.trainable_parameters = sum(p.numel() for p in self._parameters)
-        self.trained: set[str] = set()
-        self.skipped: set[str] = set()
 
-    def train(self, examples: Sequence[_Example], on_step: Callable[[int, int], None] | None) -> list[float]:
-        """Run all steps; mean loss of every step that had a usable row."""
-        steps = step_batches(
-            len(examples),
-            epochs=self._settings.epochs,
-            batch_rows=self._settings.batch_rows,
-            seed=self._settings.seed,
+    def train(self) -> History:
+        """Run all steps, or those behind the last state that was kept."""
+        settings, job = self._settings, self._job
+        steps = self.loader.steps
+        observer = Observer(job.states, job.runtime.checkpoint_minutes, job.share, job.on_step)
+        trainer = RowsTrainer(
+            self._loss,
+            training_arguments(settings, job.runtime, self._directory, self._loss_device(), job.name),
+            len(steps),
+            self.loader.load,
+            optimizer=self._optimizer,
+            factor=lambda step: learning_rate_factor(
+                step, steps=len(steps), warmup_fraction=settings.warmup_fraction, form=settings.schedule
+            ),
+            batch_tokens=self._batch_tokens,
+            callbacks=[observer],
         )
-        self.peft_model.train()
-        losses = []
-        for number, chosen in enumerate(steps):
-            factor = learning_rate_factor(number, steps=len(steps), warmup_fraction=self._settings.warmup_fraction)
-            loss = self._step([examples[i] for i in chosen], factor)
-            if loss is not None:
-                losses.append(loss)
-            if on_step is not None:
-                on_step(number + 1, len(steps))
+        state = self._restored()
+        if state is not None:
+            self.resumed_at = int(state.name.rpartition("-")[2])
+        try:
+            trainer.train(resume_from_checkpoint=None if state is None else str(state))
+        finally:
+            self.loader.close()
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            self.gathered = _of_peft_model(trainer.accelerator.get_state_dict(trainer.model_wrapped))
         self.peft_model.eval()
-        if not losses:
+        if not trainer.history.loss:
             raise ModelError("training: no row has a readable image")
-        return losses
+        failed = {name for own in job.share.together(lambda: [sorted(trainer.failed)]) for name in own}
+        planned = [(row, epoch) for row, epoch in self.loader.planned() if row.sample_id not in failed]
+        self.trained = sorted({row.sample_id for row, _ in planned})
+        self.questions = [
+            (epoch, row.sample_id, turn) for row, epoch in planned for turn in self.loader.asked(row, epoch)
+        ]
+        return trainer.history
 
-    def _step(self, examples: Sequence[_Example], factor: float) -> float | None:
-        """One optimiser step; None if none of its rows has readable images."""
-        import torch
-
-        features, failures = self._tower.get([image for e in examples for image in e.images])
-        usable = [e for e in examples if not any(image in failures for image in e.images)]
-        self.trained |= {e.sample_id for e in usable}
-        self.skipped |= {e.sample_id for e in examples} - self.trained
-        if not usable:
+    def _restored(self) -> Path | None:
+        if self._job.states is None:
             return None
-        loss = self._accumulate(usable, features)
-        if not math.isfinite(loss):
-            raise ModelError("training: the loss is not finite; lower learning_rate, or use bfloat16 or float32")
-        torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm)
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-        self._optimizer.step()
-        return loss
+        found = self._job.states.restore(self._directory) if self._job.share.is_main else None
+        return self._job.share.agreed(found)
 
-    def _accumulate(self, examples: Sequence[_Example], features: "dict[str, torch.Tensor]") -> float:
-        """Gradients of the mean loss over all answer tokens of a step; with less memory, in smaller parts."""
-        import torch
+    def _loss_device(self) -> str:
+        return str(next(self.peft_model.parameters()).device)
 
-        lengths = [len(e.rendered) for e in examples]
-        n_targets = sum(e.rendered.n_targets for e in examples)
-        while True:
-            self._optimizer.zero_grad(set_to_none=True)
-            total, part = 0.0, [0]
-            try:
-                for part in token_batches(lengths, self._limit):
-                    loss = self._loss_sum([examples[i] for i in part], features) / n_targets
-                    torch.autograd.backward(loss)
-                    total += float(loss.detach())
-                return total
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise OutOfMemoryError(
-                        f"row {examples[part[0]].sample_id} ({lengths[part[0]]} tokens) does not fit into memory "
-                        f"for training even alone: {error}. Lower vlm.max_tokens or use a device with more memory"
-                    ) from error
-            # Half of the gradients may be there: the step starts anew with smaller parts.
-            free_memory()
-            self._limits.lower("training", len(part) * max(lengths[i] for i in part) // 2)
 
-    def _limit(self) -> int:
-        return self._limits.limit("training", self._batch_tokens)
+def _of_peft_model(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("peft_model."): value for name, value in state.items()}
 
-    def _loss_sum(self, examples: Sequence[_Example], features: "dict[str, torch.Tensor]") -> "torch.Tensor":
-        """Sum of the negative log-likelihood of the answer tokens [nat], with gradient."""
-        import torch
 
-        ids = list(dict.fromkeys(image for e in examples for image in e.images))
-        projected: dict[str, torch.Tensor] = {}
-        if ids:
-            stacked = self._model.project(torch.stack([features[i] for i in ids]))
-            projected = dict(zip(ids, stacked, strict=True))
-        states, targets, _ = self._model.target_states(
-            [[e.rendered] for e in examples], [[projected[image] for image in e.images] for e in examples]
-        )
-        return target_nll(self._model.logits(states), targets).sum()
+def _report(
+    run: _Run, history: History, rows: Sequence[ConversationRow], settings: LoraSettings, seconds: float
+) -> TrainingReport:
+    first, last = epoch_means(history.loss, settings.epochs)
+    planned = len(run.loader.plan.rows)
+    # The first steps fill the caches.
+    quick = slice(len(history.seconds) // 4, None)
+    spent = max(fmean(history.seconds[quick]), 1e-9)
+    return TrainingReport(
+        steps=len(history.loss),
+        rows=len(run.trained),
+        n_skipped=len(rows) - len(run.loader.rows) + planned - len(run.trained),
+        seconds=seconds,
+        first_epoch_loss=first,
+        last_epoch_loss=last,
+        trainable_parameters=run.trainable_parameters,
+        adapter_sha256="",
+        rows_per_s=fmean(history.rows[quick]) / spent,
+        tokens_per_s=fmean(history.tokens[quick]) / spent,
+        resumed_at=run.resumed_at,
+        n_questions=len(run.questions),
+    )
 
 
 @contextmanager
 def _seeded(seed: int, device: str) -> Iterator[None]:
-    """Torch's random state set from `seed` inside, and restored afterwards."""
-    import torch
-
+    """The random states of torch, numpy and Python set from `seed` inside (the Trainer sets them anyhow), and restored
+    afterwards; so is what transformers writes to its log."""
     devices = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+    python, numpy = random.getstate(), np.random.get_state()
+    verbosity = transformers.logging.get_verbosity()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        transformers.logging.set_verbosity(verbosity)

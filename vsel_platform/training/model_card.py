@@ -1,9 +1,11 @@
 """The model card of an adapter: what it was made from, by what, and under which terms it stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
-from vsel_platform.config import LoraSettings, VlmSettings
+from vsel_platform.config import VlmSettings
+from vsel_platform.config_training import LoraSettings
 from vsel_platform.identity import hash_ids
 
 
@@ -23,8 +25,8 @@ def model_card(
     `origin`: where the rows come from (data set, recipe, hash of the selection), as label -> text.
     """
     source = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in origin.items())
-    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.model_dump().items())
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    rows = "\n".join(f"| {name} | {value} |" for name, value in _flat(settings.model_dump()))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "accelerate"))
     return f"""---
 base_model: {base.model}
 library_name: peft
@@ -59,6 +61,15 @@ Loss is over answer tokens only, the end token included; that of every step is i
 The adapter only works together with the base model and was trained on the rows named above: the licence of the base
 model and the terms of the training data apply to it.
 """
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings as (dotted name, value)."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _cell(text: str) -> str:

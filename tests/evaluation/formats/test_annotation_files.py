@@ -1,0 +1,82 @@
+import json
+
+import pytest
+
+from vsel_platform.errors import DataError
+from vsel_platform.evaluation.benchmark import Question
+from vsel_platform.evaluation.formats.annotation_files import Entry, check_unique, read_entries, read_json
+
+ROWS = [{"a": 1}, {"a": "zwei\u2028drei"}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(ROWS),
+        "\n".join(json.dumps(row) for row in ROWS) + "\n\n",
+        "".join(json.dumps(row, ensure_ascii=False) for row in ROWS),
+        "\ufeff" + json.dumps(ROWS),
+    ],
+    ids=["list", "lines", "without breaks", "byte order mark"],
+)
+def test_entries_are_read_from_all_layouts(tmp_path, content):
+    path = tmp_path / "rows.json"
+    path.write_text(content, encoding="utf-8")
+    entries = read_entries(path)
+    assert [entry.values for entry in entries] == ROWS
+    assert [entry.place for entry in entries] == ["entry 1", "entry 2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "holds no entries"),
+        ("[]", "holds no entries"),
+        ('{"a": 1}\n{"a"', "no valid JSON"),
+        ("[1, 2", "no valid JSON"),
+        ('[{"a": 1}, 7]', "entry 2: not an object"),
+    ],
+)
+def test_wrong_content_is_named(tmp_path, content, problem):
+    path = tmp_path / "rows.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=rf"rows\.json.*{problem}"):
+        read_entries(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"absent\.json: cannot be read"):
+        read_json(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "value"),
+    [
+        ("text", (), 1),
+        ("text", (), None),
+        ("identifier", (), True),
+        ("identifier", (), 1.5),
+        ("texts", (), "a"),
+        ("texts", (), ["a", 1]),
+        ("index", (2,), 2),
+        ("index", (2,), -1),
+        ("index", (2,), True),
+    ],
+)
+def test_a_wrong_field_names_file_entry_and_field(method, arguments, value):
+    entry = Entry("f.json", "entry 3", {"key": value})
+    with pytest.raises(DataError, match=r"f\.json, entry 3: 'key'"):
+        getattr(entry, method)("key", *arguments)
+
+
+def test_right_fields():
+    entry = Entry("f", "p", {"text": "a", "id": 7, "texts": ["x"], "index": 1})
+    assert (entry.text("text"), entry.identifier("id"), entry.texts("texts")) == ("a", "7", ("x",))
+    assert entry.index("index", 2) == 1
+
+
+def test_an_id_that_stands_twice_is_named():
+    question = Question("q7", (("user", "?"),), (), (), "c")
+    assert check_unique("f", [question]) == [question]
+    with pytest.raises(DataError, match="q7: stands twice"):
+        check_unique("f", [question, question])

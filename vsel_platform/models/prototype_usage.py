@@ -1,0 +1,56 @@
+"""Whether the prototypes of an image differ, measured."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vsel_platform.models.prototype_extractor import EPSILON, PrototypeExtractor
+
+
+@dataclass(frozen=True, slots=True)
+class PrototypeUsage:
+    """Whether prototypes differ, mean over images.
+
+    used: prototypes that win at least one token. entropy: of the tokens over the winners [nat], at most ln N.
+    pairwise_cosine: mean cosine of two prototypes. token_cosine: the same of two tokens f(x), which is what there was
+    to tell apart: where tokens have much in common, so have prototypes.
+    """
+
+    used: float
+    entropy: float
+    pairwise_cosine: float
+    token_cosine: float
+
+    @property
+    def spread(self) -> float:
+        """How different prototypes are, in parts of how different tokens are; 0 if all point in one direction."""
+        return (1 - self.pairwise_cosine) / max(1 - self.token_cosine, EPSILON)
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain values, for a log."""
+        return asdict(self) | {"spread": self.spread}
+
+
+def prototype_usage(extractor: PrototypeExtractor, x: Tensor) -> PrototypeUsage:
+    """How an extractor groups the tokens of images x [B, L, D]; no gradient."""
+    with torch.no_grad():
+        found = extractor.group(x)
+    counts = functional.one_hot(found.winners, extractor.options.num_prototypes).sum(dim=1).double()
+    parts = counts / counts.sum(dim=1, keepdim=True)
+    return PrototypeUsage(
+        used=float((counts > 0).sum(dim=1).double().mean()),
+        entropy=float(torch.special.entr(parts).sum(dim=1).mean()),
+        pairwise_cosine=_mean_cosine(found.centers),
+        token_cosine=_mean_cosine(found.features),
+    )
+
+
+def _mean_cosine(vectors: Tensor) -> float:
+    """Mean over images of the mean cosine of two different vectors of [B, n, D]; 1 if there is only one."""
+    n = vectors.shape[1]
+    if n == 1:
+        return 1.0
+    total = functional.normalize(vectors.double(), dim=-1, eps=EPSILON).sum(dim=1).square().sum(dim=-1)
+    return float(((total - n) / (n * (n - 1))).mean())

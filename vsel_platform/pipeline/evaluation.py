@@ -1,0 +1,213 @@
+"""Stages `base_evaluation` and `evaluation`: what the base model and a recipe's checkpoint answer on a benchmark."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pyarrow as pa
+
+from vsel_platform.config_evaluation import BASE
+from vsel_platform.evaluation.answering import Answer, answer_questions, question_row
+from vsel_platform.evaluation.benchmark import Measure
+from vsel_platform.evaluation.metric_rows import loss_measures, metric_rows, summary
+from vsel_platform.identity import fingerprint
+from vsel_platform.pipeline.artifacts import fetched
+from vsel_platform.pipeline.benchmarks import (
+    Benchmark,
+    benchmark_fingerprint,
+    evaluation_key,
+    read_benchmark,
+    split_key,
+)
+from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
+from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
+from vsel_platform.pipeline.parts import PartLog
+from vsel_platform.pipeline.quality import publish_checked
+from vsel_platform.pipeline.timing import record_rate
+from vsel_platform.signals.windows import WINDOW_ROWS, WindowOptions
+from vsel_platform.storage.pointers import Pointer
+from vsel_platform.tables import TABLES
+
+CODE = "evaluation-2"
+
+
+def base_inputs(ctx: Context, benchmark: str) -> Inputs:
+    """What `base_evaluation` reads: the base model and the benchmark."""
+    return inputs_of([], **_settings(ctx, benchmark))
+
+
+def inputs(ctx: Context, key: str) -> Inputs:
+    """What `evaluation` reads: the checkpoint and the benchmark."""
+    recipe, benchmark = split_key(ctx, key)
+    return inputs_of([ctx.store.require("finetuned_checkpoint", {"recipe": recipe})], **_settings(ctx, benchmark))
+
+
+def _settings(ctx: Context, benchmark: str) -> dict[str, Any]:
+    evaluation = ctx.project.evaluation
+    return {
+        "vlm": vlm_fingerprint(ctx.project.vlm),
+        "benchmark": benchmark_fingerprint(ctx, benchmark),
+        "compat": ctx.project.benchmark(benchmark).compat,
+        "intervals": [evaluation.resamples, evaluation.seed],
+        "code": CODE,
+    }
+
+
+def is_current(ctx: Context, key: str) -> bool:
+    """Whether the stored evaluation is of the present checkpoint on the present benchmark."""
+    pointer = ctx.store.pointer("evaluation", _partition(*split_key(ctx, key)))
+    return pointer is not None and pointer.input_fingerprint == inputs(ctx, key).fingerprint
+
+
+def base_is_current(ctx: Context, benchmark: str) -> bool:
+    """Whether the stored evaluation of the base model is of the present model on the present benchmark."""
+    pointer = ctx.store.pointer("evaluation", _partition(BASE, benchmark))
+    return pointer is not None and pointer.input_fingerprint == base_inputs(ctx, benchmark).fingerprint
+
+
+def run_base(ctx: Context, benchmark: str) -> StageResult:
+    """Evaluate the base model on a benchmark."""
+    return _run(ctx, "base_evaluation", BASE, benchmark, base_inputs(ctx, benchmark), None)
+
+
+def run(ctx: Context, key: str) -> StageResult:
+    """Evaluate a recipe's checkpoint on a benchmark."""
+    recipe, benchmark = split_key(ctx, key)
+    checkpoint = ctx.store.require("finetuned_checkpoint", {"recipe": recipe})
+    return _run(ctx, "evaluation", recipe, benchmark, inputs(ctx, key), checkpoint)
+
+
+def _run(ctx: Context, stage: str, recipe: str, name: str, wanted: Inputs, checkpoint: Pointer | None) -> StageResult:
+    start = time.perf_counter()
+    benchmark = read_benchmark(ctx, name)
+    # Which model answered which questions how; how answers are read does not matter to them.
+    own = fingerprint(
+        vlm=vlm_fingerprint(ctx.project.vlm),
+        checkpoint=checkpoint.data_version if checkpoint else None,
+        benchmark=benchmark_fingerprint(ctx, name),
+        code=CODE,
+    )
+    answers, computed = _answers(ctx, recipe, benchmark, own, checkpoint)
+    texts = [answer["answer"] for answer in answers]
+    judgements = benchmark.format.judge(benchmark.questions, texts, benchmark.settings.compat)
+    measures: list[Measure] = [
+        *benchmark.format.measures(benchmark.questions, judgements, benchmark.settings.compat),
+        *loss_measures(benchmark.questions, answers),
+    ]
+    for answer, judgement in zip(answers, judgements, strict=True):
+        answer["parsed"], answer["score"] = judgement.parsed, judgement.score
+    partition = _partition(recipe, name)
+    lineage: dict[str, Any] = {
+        "fingerprint": own,
+        "input_fingerprint": wanted.fingerprint,
+        "inputs": wanted.references,
+        "code_version": CODE,
+        "run_id": ctx.run_id,
+    }
+    publish_checked(
+        ctx, "answers", partition, pa.Table.from_pylist(answers, schema=TABLES["answers"].arrow_schema()), **lineage
+    )
+    rows = metric_rows(
+        benchmark.questions,
+        judgements,
+        measures,
+        resamples=ctx.project.evaluation.resamples,
+        seed=ctx.project.evaluation.seed,
+    )
+    metadata = summary(benchmark.format.headline, rows, answers)
+    pointer = publish_checked(
+        ctx,
+        "evaluation",
+        partition,
+        pa.Table.from_pylist(rows, schema=TABLES["evaluation"].arrow_schema()),
+        metadata=metadata,
+        **lineage,
+    )
+    _log(ctx, recipe, name, own).clear()
+    seconds = time.perf_counter() - start
+    if computed:
+        record_rate(ctx, stage, vlm_fingerprint(ctx.project.vlm), computed, seconds)
+    return StageResult(
+        stage,
+        {"key": name if checkpoint is None else evaluation_key(recipe, name)},
+        pointer.data_version,
+        pointer.rows,
+        computed=computed,
+        reused=len(answers) - computed,
+        failed=sum(answer["answer"] is None for answer in answers),
+        seconds=seconds,
+        references=[pointer.reference],
+        metadata=metadata,
+    )
+
+
+def _answers(
+    ctx: Context, recipe: str, benchmark: Benchmark, own: str, checkpoint: Pointer | None
+) -> tuple[list[dict[str, Any]], int]:
+    """Answers to all questions in their order, and how many were given now.
+
+    Finished windows are in the log of a killed run; answers of a former evaluation by the same model are in its table.
+    """
+    log = _log(ctx, recipe, benchmark.name, own)
+    stored = ctx.store.pointer("answers", _partition(recipe, benchmark.name))
+    tables = [log.load()]
+    if stored is not None and stored.fingerprint == own:
+        tables.append(ctx.store.read(stored))
+    known = {row["question_id"]: row for table in tables if table is not None for row in table.to_pylist()}
+    todo = [question for question in benchmark.questions if question.question_id not in known]
+    if todo:
+        for window in _given(ctx, benchmark, todo, checkpoint):
+            log.save(pa.Table.from_pylist(window, schema=TABLES["answers"].arrow_schema()))
+            known |= {row["question_id"]: row for row in window}
+            ctx.progress("questions", sum(q.question_id in known for q in todo), len(todo))
+    return [known[question.question_id] for question in benchmark.questions], len(todo)
+
+
+def _given(ctx: Context, benchmark: Benchmark, todo: Sequence[Any], checkpoint: Pointer | None) -> "Any":
+    from vsel_platform.models.load import load_vlm
+
+    # Questions about one image stand together: it is encoded once.
+    ordered = sorted(todo, key=lambda question: (question.images, question.question_id))
+    by_id = {question.question_id: question for question in ordered}
+    with ExitStack() as stack:
+        adapter = stack.enter_context(fetched(ctx, checkpoint)) if checkpoint else None
+        model = load_vlm(ctx.project.vlm, ctx.project.compute.device, adapter_dir=str(adapter) if adapter else None)
+        if checkpoint is None:
+            confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), model.fingerprint)
+        windows = answer_questions(
+            model,
+            [question_row(question, losses=benchmark.settings.losses) for question in ordered],
+            benchmark.image,
+            max_new_tokens=benchmark.max_new_tokens,
+            options=WindowOptions(ctx.project.vlm.batch_tokens, WINDOW_ROWS),
+        )
+        for window in windows:
+            yield [_row(by_id[answer.question_id], answer) for answer in window]
+
+
+def _row(question: Any, answer: Answer) -> dict[str, Any]:
+    """A row of the `answers` table, not judged yet."""
+    return {
+        "question_id": question.question_id,
+        "category": question.category,
+        "cluster": question.cluster if not question.cluster.startswith("data:") else question.question_id,
+        "prompt": question.turns[-1][1] if question.turns else "",
+        "right_answers": list(question.answers),
+        "answer": answer.text,
+        "parsed": None,
+        "score": None,
+        "n_tokens": answer.n_tokens,
+        "loss_sum": answer.loss_sum,
+        "n_target_tokens": answer.n_target_tokens,
+        "failure": answer.failure,
+        "trace": None,
+    }
+
+
+def _partition(recipe: str, benchmark: str) -> dict[str, str]:
+    return {"recipe": recipe, "benchmark": benchmark}
+
+
+def _log(ctx: Context, recipe: str, benchmark: str, own: str) -> PartLog:
+    return PartLog(ctx.store.files, f"answers-{recipe}-{benchmark}-{own}")

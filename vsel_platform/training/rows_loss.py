@@ -1,0 +1,77 @@
+"""The loss of rows as a module, so that whatever wraps a model for several devices can wrap it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vsel_platform.models.images import Preprocessed
+from vsel_platform.models.scoring import target_nll
+from vsel_platform.training.examples import Example
+
+if TYPE_CHECKING:
+    from vsel_platform.models.family_adapter import FamilyAdapter
+    from vsel_platform.models.llava import LlavaAdapter
+
+    Adapter = LlavaAdapter | FamilyAdapter
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that pass together. weights: float32 [targets], of each target in order. features: of a frozen tower, by
+    image; pixels: what the tower takes instead, where it is trained."""
+
+    rows: Sequence[Example]
+    weights: Sequence[NDArray[np.float32]]
+    features: "Mapping[str, torch.Tensor]"
+    pixels: Mapping[str, Preprocessed]
+
+
+class RowsLoss(torch.nn.Module):
+    """Weighted loss of rows under a model with LoRA layers.
+
+    `peft_model` wraps `adapter.model`, whose modules it has changed in place.
+    """
+
+    def __init__(self, adapter: "Adapter", peft_model: Any, *, joined: bool) -> None:
+        super().__init__()
+        self.peft_model = peft_model
+        self._adapter = adapter
+        self._joined = joined
+
+    def forward(self, part: Part) -> "tuple[torch.Tensor, torch.Tensor]":
+        """(weighted sum of the targets' negative log-likelihood [nat] with gradient; of every target, float32
+        [targets], without)."""
+        if not part.rows:
+            return self._nothing(), torch.zeros(0)
+        adapter = self._adapter
+        projected = self._projected(part)
+        images = [adapter.row_features([projected[image] for image in row.images]) for row in part.rows]
+        states, targets, _ = adapter.target_states([[row.rendered] for row in part.rows], images)
+        nll = target_nll(adapter.logits(states), targets)
+        weights = torch.from_numpy(np.concatenate(part.weights)).to(nll.device)
+        loss = (nll * weights).sum()
+        # In a group of processes every tensor must take part in every step, images or not.
+        return loss + self._nothing() if self._joined else loss, nll.detach()
+
+    def _nothing(self) -> torch.Tensor:
+        total = sum((p.sum() * 0.0 for p in self.peft_model.parameters() if p.requires_grad), torch.zeros(()))
+        return torch.as_tensor(total)
+
+    def _projected(self, part: Part) -> "dict[str, torch.Tensor]":
+        ids = list(dict.fromkeys(image for row in part.rows for image in row.images))
+        if part.pixels:
+            found = dict(zip(ids, self._adapter.features([part.pixels[i] for i in ids]), strict=True))
+        else:
+            found = {i: part.features[i] for i in ids}
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for i in ids:
+            groups.setdefault(tuple(found[i].shape), []).append(i)
+        projected: dict[str, torch.Tensor] = {}
+        for members in groups.values():
+            stacked = self._adapter.project(torch.stack([found[i] for i in members]))
+            projected.update(zip(members, stacked, strict=True))
+        return projected

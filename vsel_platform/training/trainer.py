@@ -1,0 +1,255 @@
+"""transformers' Trainer on rows of conversations: packed by tokens, resumable, on any number of devices."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+import transformers
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from vsel_platform.errors import ModelError, OutOfMemoryError
+from vsel_platform.models.batching import BatchLimits, free_memory, is_out_of_memory, token_batches
+from vsel_platform.training.examples import Example
+from vsel_platform.training.rows_loss import Part, RowsLoss
+from vsel_platform.training.step_images import LoadedImages
+
+TRAINABLE_FILE = "trainable.safetensors"
+HISTORY_FILE = "history.json"
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """This process's rows of an optimiser step and their images.
+
+    weights: float32 [targets] of every row. units: the loss is the sum of weighted losses over the sum of all
+    processes' units. is_question: bool [targets] of every row, targets that the virtual user says. failed: ids of rows
+    that cannot be learned from after all.
+    """
+
+    rows: list[Example]
+    weights: list[NDArray[np.float32]]
+    units: float
+    is_question: list[NDArray[np.bool_]]
+    images: LoadedImages
+    failed: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(len(row.rendered) for row in self.rows)
+
+
+@dataclass
+class History:
+    """What was measured at every step, over all processes.
+
+    loss: weighted mean of the targets' losses, the one that is minimised; answer_loss and question_loss: plain means,
+    NaN without such targets [nat/token]. rows, tokens: that passed. seconds: of the step.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    answer_loss: list[float] = field(default_factory=list)
+    question_loss: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers has no types
+    """Trains a `RowsLoss`. One batch of its loader is this process's share of one optimiser step.
+
+    The rows of a step pass in parts of at most `batch_tokens` tokens, whose gradients add up to that of the weighted
+    mean over all targets; when memory is short, in smaller parts. A part's size changes no result but rounding.
+    """
+
+    def __init__(
+        self,
+        model: RowsLoss,
+        args: transformers.TrainingArguments,
+        n_steps: int,
+        load: Callable[[int], StepRows],
+        *,
+        optimizer: torch.optim.Optimizer,
+        factor: Callable[[int], float],
+        batch_tokens: int,
+        callbacks: list[transformers.TrainerCallback],
+    ) -> None:
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        super().__init__(
+            model=model, args=args, train_dataset=range(n_steps), optimizers=(optimizer, scheduler), callbacks=callbacks
+        )
+        self.remove_callback(transformers.PrinterCallback)
+        self.history = History()
+        self.failed: set[str] = set()
+        self._load = load
+        self._batch_tokens = batch_tokens
+        self._limits = BatchLimits()
+        self._checked = False
+
+    def get_train_dataloader(self) -> Any:
+        """One step after the other; rows were shared out among processes when the steps were planned."""
+        return torch.utils.data.DataLoader(
+            self.train_dataset, batch_sampler=[[i] for i in self.train_dataset], collate_fn=self._step
+        )
+
+    def _step(self, numbers: Sequence[int]) -> StepRows:
+        step = self._load(numbers[0])
+        self.failed |= set(step.failed)
+        return step
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
+        """Steps say themselves what their loss is divided by."""
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted."""
+        return 0
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """Counted in `history`."""
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Gradients of one step; its loss [nat/token], the mean over the tokens of this process."""
+        start = time.perf_counter()
+        model.train()
+        step: StepRows = inputs
+        units = self._together([step.units])[0]
+        if not units:
+            return torch.zeros((), device=self.args.device)
+        while True:
+            try:
+                loss, nll = self._accumulate(model, step, units)
+                break
+            except _PartTooLargeError as error:
+                self._limits.lower("training", error.tokens // 2)
+            free_memory()
+            model.zero_grad()
+        self._check_gradients(step)
+        self._record(step, units, loss, nll, time.perf_counter() - start)
+        return torch.tensor(loss, device=self.args.device)
+
+    def _together(self, values: Sequence[float]) -> list[float]:
+        """Sums over all processes."""
+        if self.accelerator.num_processes == 1:
+            return list(values)
+        mine = torch.tensor([list(values)], dtype=torch.float64, device=self.args.device)
+        return [float(value) for value in self.accelerator.gather(mine).sum(dim=0)]
+
+    def _accumulate(self, model: Any, step: StepRows, units: float) -> tuple[float, NDArray[np.float32]]:
+        """Gradients of this process's share; its part of the loss, and the loss of every target [nat]."""
+        lengths = [len(row.rendered) for row in step.rows]
+        budget = self._limits.limit("training", self._batch_tokens)
+        parts: list[list[int]] = list(token_batches(lengths, lambda: budget))
+        world = self.accelerator.num_processes
+        if world > 1:
+            counts = self.accelerator.gather(torch.tensor([len(parts)], device=self.args.device))
+            parts += [[] for _ in range(int(counts.max()) - len(parts))]
+        total, found = 0.0, [np.zeros(0, np.float32)] * len(step.rows)
+        for number, chosen in enumerate(parts):
+            own = self._part(step, chosen)
+            try:
+                loss, nll = self._backward(model, own, units, last=number == len(parts) - 1)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._explain_memory(error, step, chosen, world)
+                raise _PartTooLargeError(len(chosen) * max(lengths[i] for i in chosen)) from None
+            total += loss
+            ends = np.cumsum([step.rows[i].rendered.n_targets for i in chosen])[:-1]
+            for i, values in zip(chosen, np.split(nll.cpu().numpy(), ends), strict=bool(chosen)):
+                found[i] = values
+        if not math.isfinite(total):
+            raise ModelError("training: the loss is not finite; lower learning_rate, or use bfloat16 or float32")
+        return total, np.concatenate([np.zeros(0, np.float32), *found])
+
+    def _part(self, step: StepRows, chosen: Sequence[int]) -> Part:
+        rows = [step.rows[i] for i in chosen]
+        return Part(rows, [step.weights[i] for i in chosen], step.images.features, step.images.pixels)
+
+    def _backward(self, model: Any, part: Part, units: float, *, last: bool) -> tuple[float, torch.Tensor]:
+        # Processes' gradients are averaged; this is the share of a sum.
+        world = self.accelerator.num_processes
+        with nullcontext() if last or world == 1 else self.accelerator.no_sync(model):
+            loss, nll = model(part)
+            self.accelerator.backward(loss * (world / units))
+        return float(loss.detach()) / units, nll
+
+    def _explain_memory(self, error: Exception, step: StepRows, chosen: Sequence[int], world: int) -> None:
+        row = step.rows[chosen[0]] if chosen else None
+        if row is not None and len(chosen) > 1 and world == 1:
+            return
+        what = f"row {row.sample_id} ({len(row.rendered)} tokens)" if row else "a step"
+        if world > 1:
+            raise OutOfMemoryError(
+                f"{what}: too little memory for vlm.batch_tokens {self._batch_tokens} on one of {world} devices: "
+                f"{error}. "
+                "Lower vlm.batch_tokens, or switch gradient_checkpointing on"
+            ) from error
+        raise OutOfMemoryError(
+            f"{what} does not fit into memory for training even alone: {error}. Lower vlm.max_tokens, switch "
+            "gradient_checkpointing on or use a device with more memory"
+        ) from error
+
+    def _check_gradients(self, step: StepRows) -> None:
+        """After the first step with an image: every tensor that is trained has a gradient."""
+        if self._checked or self.is_deepspeed_enabled or self.is_fsdp_enabled or not any(r.images for r in step.rows):
+            return
+        self._checked = True
+        missing = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        if missing:
+            raise ModelError(
+                f"training: {len(missing)} tensors that shall be trained get no gradient: {', '.join(missing[:5])}. "
+                "Narrow targets of lora or lora.vision down to layers that the loss depends on"
+            )
+
+    def _record(self, step: StepRows, units: float, loss: float, nll: NDArray[np.float32], seconds: float) -> None:
+        question = np.concatenate([np.zeros(0, bool), *step.is_question])
+        sums = [loss, *_sum_and_count(nll[~question]), *_sum_and_count(nll[question]), len(step.rows), step.tokens]
+        total, answers, n_answers, questions, n_questions, rows, tokens = self._together(sums)
+        history = self.history
+        history.loss.append(total)
+        history.answer_loss.append(answers / n_answers if n_answers else math.nan)
+        history.question_loss.append(questions / n_questions if n_questions else math.nan)
+        history.learning_rate.append(float(self.optimizer.param_groups[0]["lr"]))
+        history.rows.append(int(rows))
+        history.tokens.append(int(tokens))
+        history.seconds.append(seconds)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Only what is trained, the rest is the base model's; and the history."""
+        if not self.args.should_save:
+            return
+        state = self.model.state_dict() if state_dict is None else state_dict
+        trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        directory = Path(output_dir or str(self.args.output_dir))
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file({n: t.contiguous() for n, t in state.items() if n in trained}, directory / TRAINABLE_FILE)
+        (directory / HISTORY_FILE).write_bytes(orjson.dumps([asdict(self.history), sorted(self.failed)]))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        directory = Path(resume_from_checkpoint)
+        (self.model if model is None else model).load_state_dict(load_file(directory / TRAINABLE_FILE), strict=False)
+        stored, failed = orjson.loads((directory / HISTORY_FILE).read_bytes())
+        self.failed = set(failed)
+        for name, values in stored.items():
+            setattr(self.history, name, [math.nan if value is None else value for value in values])
+
+
+class _PartTooLargeError(Exception):
+    """A part of a step did not fit into memory; the step starts anew with smaller parts."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(tokens)
+        self.tokens = tokens
+
+
+def _sum_and_count(values: NDArray[np.float32]) -> tuple[float, int]:
+    return float(values.sum(dtype=np.float64)), len(values)

@@ -57,5 +57,5 @@ def test_weights_that_do_not_fill_the_model_are_refused():
     del missing["model.mm_projector.0.bias"]
     with pytest.raises(ModelError, match=r"missing: model\.multi_modal_projector\.linear_1\.bias"):
         released_model(TEXT, VISION, missing, vision_layer=-2)
-    with pytest.raises(ModelError, match="unknown: model.language_model.more"):
+    with pytest.raises(ModelError, match=r"unknown: model\.language_model\.more"):
         released_model(TEXT, VISION, state | {"model.more": torch.ones(1)}, vision_layer=-2)

@@ -9,7 +9,8 @@ PARAMETERS = [
     {"name": name, "shape": shape, "requires_grad": trained}
     for name, shape, trained in (
         ("q.weight", [2, 2], True), ("q.bias", [2], True), ("norm.weight", [2], True),
-        ("mm_projector.c.weight", [2, 2], True), ("vision_tower.fc.weight", [2, 2], True), ("frozen.weight", [2, 2], False),
+        ("mm_projector.c.weight", [2, 2], True), ("vision_tower.fc.weight", [2, 2], True),
+        ("frozen.weight", [2, 2], False),
     )
 ]  # fmt: skip
 

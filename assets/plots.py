@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets import reporting
+from vsel_platform.config_evaluation import BASE
 from vsel_platform.pipeline.context import Context
 from vsel_platform.storage.pointers import parse_reference, read_version
 
@@ -109,13 +110,23 @@ def comparison(ctx: Context, dataset: str) -> Metadata:
 
 def training_curve(ctx: Context, table: str, partition_name: str, key: str) -> Metadata:
     """Training loss per step, from the record beside the adapter; adapters of earlier versions have none."""
-    from vsel_platform.pipeline.artifacts import training_losses
-    from vsel_platform.reports import plots
+    from vsel_platform.pipeline.artifacts import training_record
+    from vsel_platform.reports import plots, training_plots
 
     pointer = ctx.store.pointer(table, {partition_name: key})
-    steps = training_losses(ctx, pointer) if pointer is not None else None
-    title = f"Training of {table.replace('_', ' ')}, {partition_name} {key}"
-    return reporting.plots({"training loss": plots.loss_curve(steps, title=title)}) if steps else {}
+    record = training_record(ctx, pointer) if pointer is not None else None
+    if pointer is None or record is None:
+        return {}
+    what = f"{table.replace('_', ' ')}, {partition_name} {key}"
+    return reporting.plots(
+        {
+            "training loss": plots.loss_curve(record["loss"], title=f"Training of {what}"),
+            "answers and questions": training_plots.split_losses(record, title=f"Losses of {what}"),
+            "throughput": training_plots.throughput_curve(
+                pointer.metadata.get("throughput") or [], title=f"Throughput of {what}"
+            ),
+        }
+    )
 
 
 def presel(ctx: Context, dataset: str) -> Metadata:
@@ -212,16 +223,16 @@ def _files(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
 def evaluation(ctx: Context, recipe: str, benchmark: str) -> Metadata:
     """Metrics with intervals; and before and after fine-tuning: which tasks were learned, which got worse."""
     from vsel_platform.pipeline.benchmarks import read_benchmark
-    from vsel_platform.pipeline.measured import compared_with_base
+    from vsel_platform.pipeline.measured import answers_pointer, compared_with_base
     from vsel_platform.pipeline.trained import trained_on
     from vsel_platform.reports import markdown
     from vsel_platform.reports.evaluation import regressions, unjudged
     from vsel_platform.reports.evaluation_plot import evaluation_bars
 
+    if any(answers_pointer(ctx, name, benchmark) is None for name in (BASE, recipe)):
+        return metrics(ctx, recipe, benchmark)
     found = read_benchmark(ctx, benchmark)
     results = compared_with_base(ctx, found, recipe)
-    if not results:
-        return metrics(ctx, recipe, benchmark)
     rows = [
         (
             r.task,

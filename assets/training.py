@@ -15,7 +15,6 @@ from automation.partitions import (
     recipes_to_evaluations,
     recipes_to_trained,
     trained_recipes,
-    trained_to_continued,
 )
 from resources.compute import ComputeBackend
 from resources.failures import fails_in_words
@@ -57,13 +56,9 @@ def leakage(
 
 
 @dg.asset(
-    deps=[
-        dg.AssetDep(selected_subset, partition_mapping=recipes_to_trained()),
-        dg.AssetDep(leakage),
-        dg.AssetDep("finetuned_checkpoint", partition_mapping=trained_to_continued()),
-    ]
-    if trained_to_continued() is not None
-    else [dg.AssetDep(selected_subset, partition_mapping=recipes_to_trained()), dg.AssetDep(leakage)],
+    # Dagster knows no asset that depends on itself but in time: what a training goes on from is in the metadata, and in
+    # the store's lineage.
+    deps=[dg.AssetDep(selected_subset, partition_mapping=recipes_to_trained()), dg.AssetDep(leakage)],
     partitions_def=trained_recipes,
     group_name=GROUP,
     kinds={"pytorch", "huggingface"},

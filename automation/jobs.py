@@ -10,7 +10,7 @@ from resources.project import ProjectResource
 from vsel_platform.methods.registry import used_scores
 from vsel_platform.pipeline.maintenance import compact_vectors
 from vsel_platform.pipeline.method_scores import stage_name
-from vsel_platform.worker import SHARED
+from vsel_platform.worker import SIGNALS
 
 METHOD_SCORES = [stage_name(score) for score in used_scores(loaded_project())]
 _STAGES = {
@@ -19,7 +19,7 @@ _STAGES = {
         "Reads the source of a dataset: content, positions, and what was refused.",
     ),
     "signals": (
-        list(SHARED),
+        list(SIGNALS),
         "Runs the models on the content of a shard; what is stored already is not computed again.",
     ),
     "reference": (
@@ -45,6 +45,10 @@ STAGE_JOBS = {
     name: dg.define_asset_job(name, dg.AssetSelection.assets(*assets), description=text)
     for name, (assets, text) in _STAGES.items()
 }
+
+
+BY_HAND = ("train", "evaluate_base", "evaluate", "rank", "promote")
+"""Jobs that no sensor and no schedule asks for."""
 
 
 def stage_job(asset: str) -> str:

@@ -50,16 +50,6 @@ def recipes_to_trained() -> dg.PartitionMapping:
     return dg.StaticPartitionMapping({name: name for name in recipes_that_train})
 
 
-def trained_to_continued() -> dg.PartitionMapping | None:
-    """Each checkpoint depends on the one that its training goes on from; None if no recipe goes on from another."""
-    mapping: dict[str, set[str]] = {}
-    for name in _TRAINED:
-        parent = loaded_project().recipe(name).training.continue_from
-        if parent is not None:
-            mapping.setdefault(parent, set()).add(name)
-    return dg.StaticPartitionMapping(mapping) if mapping else None
-
-
 def recipes_to_evaluations() -> dg.PartitionMapping:
     """Each evaluation depends on the checkpoint of its own recipe."""
     return dg.StaticPartitionMapping({n: {evaluation_key(n, b) for b in _BENCHMARKS} for n in _TRAINED if _BENCHMARKS})

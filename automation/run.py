@@ -13,7 +13,7 @@ from resources.failures import EXIT_CODE
 from vsel_platform.errors import NotMaterializedError, RunError, VselError
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import Step, next_steps
-from vsel_platform.worker import SHARED, end_with_parent
+from vsel_platform.worker import SIGNALS, end_with_parent
 
 MULTI = {"dataset_manifest": ["raw_annotations", "dataset_manifest", "quarantine"]}
 MAX_STAGES = 100
@@ -46,7 +46,7 @@ def drive(
             return count
         if steps == previous:
             raise VselError(f"{steps[0].target} was materialized but is still stale; see its run in the Dagster UI")
-        if steps[0].asset in SHARED:
+        if steps[0].asset in SIGNALS:
             for name in sorted({project.recipe(recipe).dataset for recipe in names}):
                 register_shards(instance, Context(project), name)
         for step in steps:

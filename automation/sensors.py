@@ -8,7 +8,7 @@ import orjson
 
 from assets.annotations import register_shards
 from automation.instance import TARGET_TAG, WANT_TAG
-from automation.jobs import STAGE_JOBS, stage_job
+from automation.jobs import BY_HAND, STAGE_JOBS, stage_job
 from automation.partitions import datasets, loaded_project, recipes
 from automation.requests import Waiting, is_in_flight, refused
 from automation.run import MULTI
@@ -17,7 +17,7 @@ from vsel_platform.errors import VselError
 from vsel_platform.pipeline import ingest
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import INGEST, Step, ingest_step, next_steps, target
-from vsel_platform.worker import SHARED
+from vsel_platform.worker import SIGNALS
 
 
 def automation_is_off() -> bool:
@@ -66,7 +66,7 @@ def _run_key(ctx: Context, dataset: str) -> str:
 
 
 @dg.sensor(
-    jobs=[job for name, job in STAGE_JOBS.items() if name != "train"],
+    jobs=[job for name, job in STAGE_JOBS.items() if name not in BY_HAND],
     minimum_interval_seconds=loaded_project().automation.reconcile_interval_s,
     default_status=default_status(),
     description="Compares what every selection was made from with what is there now, and requests the first stage "
@@ -91,7 +91,7 @@ def reconcile_selections(
         if refusal:
             reasons.append(refusal)
             continue
-        if step.asset in SHARED:
+        if step.asset in SIGNALS:
             register_shards(context.instance, ctx, dataset)
         requested += 1
         yield dg.RunRequest(

@@ -43,9 +43,10 @@ print(json.dumps({"seconds": seconds, "heavy": heavy,
 """
 
 
-def load(directory: Path, recipes: str) -> dict:
+def load(directory: Path, recipes: str, benchmarks: str = "{}") -> dict:
     (directory / "vsel.yaml").write_text(
         f"name: p\ndatasets: {{a: {{source: a.json}}, b: {{source: b.json}}}}\nrecipes: {recipes}\n"
+        f"benchmarks: {benchmarks}\n"
     )
     environment = os.environ | {
         "VSEL_PROJECT": str(directory / "vsel.yaml"),
@@ -90,6 +91,21 @@ def test_only_recipes_that_train_are_partitions_of_the_training(loaded, tmp_path
     assert assets["finetuned_checkpoint"]["partitions"] == "StaticPartitionsDefinition:['presel_a']"
     untrained = load(tmp_path, "{presel_a: {dataset: a, train: false}}")["snapshot"]["assets"]
     assert untrained["evaluation"]["partitions"] == "StaticPartitionsDefinition:['none']"
+
+
+def test_every_trained_recipe_is_evaluated_on_every_benchmark_and_challengers_are_ruled_about(tmp_path):
+    """Each evaluation needs its own recipe's checkpoint, each ruling the evaluations of both sides."""
+    recipes = (
+        "{old: {dataset: a}, drawn: {dataset: a, train: false}, "
+        "new: {dataset: b, training: {champion: {recipe: old, benchmark: vqa}, continue_from: old}}}"
+    )
+    benchmarks = "{vqa: {format: rows, questions: q.json}, own: {format: jsonl, questions: q.jsonl}}"
+    assets = load(tmp_path, recipes, benchmarks)["snapshot"]["assets"]
+    partitions = {name: spec["partitions"].removeprefix("StaticPartitionsDefinition:") for name, spec in assets.items()}
+    assert partitions["evaluation"] == "['new:own', 'new:vqa', 'old:own', 'old:vqa']"
+    assert partitions["base_evaluation"] == partitions["leaderboard"] == "['own', 'vqa']"
+    assert partitions["leakage"] == partitions["finetuned_checkpoint"] == "['new', 'old']"
+    assert partitions["promotion"] == "['new']"
 
 
 def test_losses_run_before_the_signals_that_their_pass_gives_besides(loaded):

@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-from synthetic_store import ENCODER, FAILED, build
+from synthetic_store import ENCODER, FAILED, RECIPE, build
 
 from vsel_platform.storage.catalog import open_catalog
 from vsel_platform.storage.catalog_schema import catalog_tables
@@ -25,8 +25,8 @@ def catalog(store):
     return open_catalog(store)
 
 
-def test_the_page_has_eleven_queries_each_with_a_sentence_before_it():
-    assert len(QUERIES) == PAGE.read_text("utf-8").count("```sql") == 11
+def test_the_page_has_sixteen_queries_each_with_a_sentence_before_it():
+    assert len(QUERIES) == PAGE.read_text("utf-8").count("```sql") == 16
     assert all(title.rstrip()[-1] in ":." for title, _ in QUERIES)
 
 
@@ -38,7 +38,7 @@ def test_a_query_of_the_page_is_allowed_and_finds_rows(catalog, title, sql):
 
 def test_the_queries_read_most_tables():
     used = set().union(*(check_query(sql, KNOWN) for _, sql in QUERIES))
-    assert len(used & {*TABLES, "image_embeddings", "lineage"}) >= 10
+    assert len(used & {*TABLES, "image_embeddings", "lineage"}) >= 14
 
 
 def find(catalog, title: str) -> list[tuple]:
@@ -60,3 +60,24 @@ def test_lineage_says_what_has_changed_since(catalog):
     rows = find(catalog, "changed since")
     assert len(rows) == 12
     assert all(row[3] for row in rows)
+
+
+def test_wrong_answers_are_counted_by_task(catalog):
+    rows = {row[1:3]: row[3:] for row in find(catalog, "wrong answer that is given most often")}
+    assert rows["base", "caption"] == (10, 9, 1, 0, "no")
+    assert rows[RECIPE, "colour"] == (10, 2, 1, 0, "no")
+
+
+def test_an_answer_that_became_wrong_is_found(catalog):
+    rows = find(catalog, "became wrong")
+    assert [row[1:4] + row[6:] for row in rows] == [(RECIPE, "position", "position-3", "no")]
+
+
+def test_what_was_learned_is_paired_by_task(catalog):
+    rows = {row[3]: row[4:] for row in find(catalog, "changed, by task")}
+    assert rows["colour"] == (20, 80, 60)
+    assert rows[""] == (20, 42.5, 22.5)
+
+
+def test_a_leak_counts_its_questions_once(catalog):
+    assert find(catalog, "stand in the selected rows") == [(RECIPE, "held_out", "image", 2, 2, "colour-1")]

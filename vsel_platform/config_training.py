@@ -1,13 +1,25 @@
 """Settings of fine-tuning: LoRA, its schedule, and the self-questioning objective."""
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from vsel_platform.config_base import Settings
 
 Reporter = Literal["tensorboard", "wandb", "mlflow"]
+
+
+def _expression(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+    return value
+
+
+Expression = Annotated[str | None, AfterValidator(_expression)]
 
 
 class VisionLoraSettings(Settings):
@@ -16,7 +28,7 @@ class VisionLoraSettings(Settings):
     rank: int = Field(0, ge=0, description="Rank of the adapter matrices; 0: no LoRA in the tower.")
     alpha: int = Field(128, gt=0, description="Scale of the adapter: alpha / rank.")
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the tower's adapter.")
-    targets: str | None = Field(
+    targets: Expression = Field(
         None,
         description="Regular expression on the whole path of a layer inside the tower; none: all linear layers that "
         "can get a gradient.",
@@ -48,7 +60,7 @@ class LoraSettings(Settings):
     rank: int = Field(128, gt=0, description="Rank of the adapter matrices.")
     alpha: int = Field(256, gt=0, description="Scale of the adapter: alpha / rank.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout in front of the adapter.")
-    targets: str | None = Field(
+    targets: Expression = Field(
         None,
         description="Regular expression on the whole path of a layer inside the language model; none: all linear "
         "layers.",
@@ -88,16 +100,6 @@ class LoraSettings(Settings):
     self_questioning: SelfQuestioningSettings = SelfQuestioningSettings()
     prototypes: PrototypeSettings = PrototypeSettings()
     seed: int = Field(12345, description="Seed of the adapter and of the order of rows.")
-
-    @field_validator("targets")
-    @classmethod
-    def _an_expression(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"no regular expression: {error}") from error
-        return value
 
     @model_validator(mode="after")
     def _something_learns(self) -> Self:

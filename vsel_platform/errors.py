@@ -69,6 +69,12 @@ class VerificationError(SelectionError):
     """A file or a store does not match a manifest."""
 
 
+class EvaluationError(VselError):
+    """An evaluation cannot be made, compared or exported."""
+
+    exit_code = 9
+
+
 class QueryError(VselError):
     """A SQL statement was refused or failed."""
 

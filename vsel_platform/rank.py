@@ -18,7 +18,8 @@ def main(arguments: list[str]) -> int:
     with joined({name: os.environ[name] for name in NAMES}, job.project.compute.device) as share:
         try:
             run_shared(job, lambda *_: None, share)
-        except VselError:
+        except VselError as error:
+            share.report(error)
             return 1
     return 0
 

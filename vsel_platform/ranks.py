@@ -17,8 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vsel_platform.errors import ModelError
+import orjson
 
+from vsel_platform import errors
+from vsel_platform.errors import ModelError, VselError
+
+ERROR = "vsel-error-"
+NOTICE_S = 1.0
+"""How long a process that closed its connections may take to end [s]."""
 T = TypeVar("T")
 WAIT_S = 30.0
 """How long rank 0 waits for the others to end [s], once all have handed in their results."""
@@ -70,6 +76,27 @@ class Share:
                 raise found
         return [item for found in everyone for item in found]
 
+    def report(self, error: VselError) -> None:
+        """Tell rank 0 why this process ends; needed where rank 0 may not be waiting in `together`."""
+        _store().set(f"{ERROR}{self.rank}", orjson.dumps([type(error).__name__, str(error)]))
+
+    def reported(self) -> VselError | None:
+        """What another process ended of, if one told so."""
+        store = _store()
+        for rank in range(1, self.world):
+            if store.check([f"{ERROR}{rank}"]):
+                kind, message = orjson.loads(store.get(f"{ERROR}{rank}"))
+                found: VselError = getattr(errors, kind)(message)
+                return found
+        return None
+
+
+def _store() -> Any:
+    """Names and values that all processes of the group see."""
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    return _get_default_store()
+
 
 ALONE = Share()
 
@@ -97,7 +124,14 @@ def started(job: bytes, world: int, device: str, threads: int) -> Iterator[Share
         ]
         try:
             with joined({**common, "RANK": "0", "LOCAL_RANK": "0"}, device) as share:
-                yield share
+                try:
+                    yield share
+                except RuntimeError as error:
+                    # Whoever waits for a process that has ended only learns that a connection is closed.
+                    found = share.reported() or _ended(others)
+                    if found is None:
+                        raise
+                    raise found from error
             for process in others:
                 process.wait(WAIT_S)
         finally:
@@ -106,27 +140,54 @@ def started(job: bytes, world: int, device: str, threads: int) -> Iterator[Share
                 process.wait()
 
 
+def _ended(others: Sequence[subprocess.Popen[bytes]]) -> VselError | None:
+    """An error if one of the other processes has ended."""
+    for process in others:
+        try:
+            process.wait(NOTICE_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return ModelError(f"one of the {len(others) + 1} processes of the job ended before its work was done")
+    return None
+
+
 @contextmanager
 def joined(environment: dict[str, str], device: str) -> Iterator[Share]:
     """This process in the group that the environment describes. Raises ModelError if the group has another size."""
     from accelerate import PartialState
 
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    state = PartialState(cpu=device.startswith("cpu"))
+    with environment_of(environment):
+        forget_accelerate()
+        state = PartialState(cpu=device.startswith("cpu"))
+        try:
+            world = int(environment["WORLD_SIZE"])
+            if state.num_processes != world:
+                raise ModelError(f"{state.num_processes} processes joined the job, {world} were started")
+            yield Share(state.process_index, world)
+        finally:
+            state.destroy_process_group()
+            forget_accelerate()
+
+
+@contextmanager
+def environment_of(changes: dict[str, str]) -> Iterator[None]:
+    """The environment with some variables replaced; afterwards it is as before, whatever was set inside."""
+    before = dict(os.environ)
+    os.environ.update(changes)
     try:
-        world = int(environment["WORLD_SIZE"])
-        if state.num_processes != world:
-            raise ModelError(f"{state.num_processes} processes joined the job, {world} were started")
-        yield Share(state.process_index, world)
+        yield
     finally:
-        state.destroy_process_group()
-        PartialState._reset_state()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def forget_accelerate() -> None:
+    """Have accelerate look anew at how many processes and which devices there are: it keeps what it once saw."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def device_of(share: Share, device: str) -> str:

@@ -430,13 +430,15 @@ _SPECS = (
         "leakage",
         "Questions of benchmarks that stand in the rows a recipe selected.",
         ("recipe",),
-        ("benchmark", "question_id", "kind", "sample_id", "image_id"),
+        ("benchmark", "question_id", "kind", "found_in"),
         (
             Column("benchmark", "string", "Benchmark."),
             Column("question_id", "string", "Its question."),
             Column("kind", "string", "image, near_image, ngram or question: docs/evaluation.md."),
+            Column(
+                "found_in", "string", "Identity of the row or, of images, the image that it was found in.", "sha256 hex"
+            ),
             Column("sample_id", "string", "A row that it stands in.", "sha256 hex", True),
-            Column("image_id", "string", "The image that it shares.", "sha256 hex", True),
             Column("value", "float64", "How often, how near, or how many words."),
         ),
     ),

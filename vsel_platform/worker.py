@@ -35,7 +35,7 @@ JOBS = {
     "evaluation": "vsel_platform.pipeline.evaluation:run",
 }
 
-SHARED = (
+SIGNALS = (
     "image_embeddings",
     "vision_representations",
     "hidden_states",
@@ -43,9 +43,9 @@ SHARED = (
     "attention_maps",
     "base_losses",
     "losses",
-    "reference_model",
-    "finetuned_checkpoint",
 )
+"""Signals of shards that a model gives."""
+SHARED = (*SIGNALS, "reference_model", "finetuned_checkpoint")
 """Stages whose rows several processes can share."""
 PR_SET_PDEATHSIG = 1
 

@@ -7,6 +7,7 @@ import pytest
 from report_store import (
     full_context,
     publish,
+    publish_answers,
     publish_content,
     publish_evaluation,
     publish_scores,
@@ -26,7 +27,8 @@ CALLS = {
     "reference": (plots.reference, "shapes"),
     "presel": (plots.presel, "shapes"),
     "selection": (plots.selection, "typical"),
-    "evaluation": (plots.evaluation, "typical"),
+    "evaluation": (lambda ctx, recipe: plots.evaluation(ctx, recipe, "held_out"), "typical"),
+    "metrics": (lambda ctx, recipe: plots.metrics(ctx, recipe, "held_out"), "base"),
 }
 
 
@@ -61,6 +63,7 @@ def table_rows(value: dg.MetadataValue) -> list[str]:
         ("presel", {"task difficulty", "typicality", "most and least typical"}),
         ("selection", {"budgets", "typicality", "embedding map", "first and last rows"}),
         ("evaluation", {"exact match and loss"}),
+        ("metrics", set()),
     ],
 )
 def test_published_data_are_plotted(ctx, call, expected):
@@ -88,8 +91,10 @@ def test_empty_partitions_have_nothing_to_show(tmp_path, call):
     publish(ctx, "reference_subset", {"dataset": "shapes"}, [])
     for table in ("presel_scores", "presel_tasks"):
         publish(ctx, table, {"dataset": "shapes", "mode": "default"}, [])
-    for table in ("selected_subset", "selected_tasks", "evaluation"):
+    for table in ("selected_subset", "selected_tasks"):
         publish(ctx, table, {"recipe": "typical"}, [])
+    for recipe in ("base", "typical"):
+        publish(ctx, "evaluation", {"recipe": recipe, "benchmark": "held_out"}, [])
     function, key = CALLS[call]
     assert function(ctx, key) == {}
 
@@ -186,11 +191,27 @@ def test_a_random_selection_needs_no_scores(tmp_path):
 def test_evaluation_gives_intervals_losses_and_verdicts(tmp_path):
     ctx = report_context(tmp_path)
     publish_evaluation(ctx)
-    metadata = plots.evaluation(ctx, "typical")
+    metadata = plots.evaluation(ctx, "typical", "held_out")
     rows = table_rows(metadata["results by task"])
     assert [row.split(" | ")[-1].removesuffix(" |") for row in rows] == ["learned", "not learned", "worse"]
-    assert "80.0% (71.1% to 86.7%) | 1.5 | 1 |" in rows[0]
-    assert "side: worse, loss 1.500 -> 1.000" in str(metadata["notes"].value)
+    answers, _, tuned, *losses = rows[0].split(" | ")[1:6]
+    assert (answers, losses) == ("100", ["1.5", "1"])
+    low, high = (float(end) for end in re.fullmatch(r"80\.0 \((.*) to (.*)\)", tuned).groups())
+    assert 69 < low < 76
+    assert 84 < high < 90
+    assert "side: worse, loss 1.500 -> 1.000 nat/token, 70.0 -> 30.0 percent." in str(metadata["notes"].value)
+
+
+def test_metrics_are_listed_with_intervals_and_what_was_not_understood(tmp_path):
+    ctx = report_context(tmp_path)
+    publish_answers(ctx, "typical", {"colour": (80, 1.0), "side": (0, 2.0)})
+    metadata = plots.evaluation(ctx, "typical", "held_out")  # without the base model there is nothing to compare
+    assert set(metadata) == {"metrics"}
+    rows = [row.strip("| ").split(" | ") for row in table_rows(metadata["metrics"])]
+    assert [row[:2] for row in rows[:3]] == [[r"exact\_match", "all"], [r"exact\_match", "colour"], [r"exact\_match", "side"]]
+    assert rows[0][2].startswith("40.0 (")
+    assert rows[2][2:] == ["0.0 (0.0 to 0.0)", "percent", "100", "0"]
+    assert [row[0] for row in rows[3:]] == ["loss"] * 3
 
 
 def test_evaluation_says_when_its_adapter_is_older_than_the_selection(tmp_path):
@@ -198,9 +219,9 @@ def test_evaluation_says_when_its_adapter_is_older_than_the_selection(tmp_path):
     publish_content(ctx, tmp_path)
     publish_selection(ctx, tmp_path)
     publish_evaluation(ctx)
-    assert "trained on 14 rows of the present selection" in str(plots.evaluation(ctx, "typical")["notes"].value)
+    assert "trained on 14 rows of the present selection" in str(plots.evaluation(ctx, "typical", "held_out")["notes"].value)
     assert "checkpoint" not in plots.selection(ctx, "typical")
     rows = ctx.store.read_partition("selected_subset", {"recipe": "typical"}).to_pylist()
     publish(ctx, "selected_subset", {"recipe": "typical"}, rows[1:])
     assert "14 rows of an earlier state" in str(plots.selection(ctx, "typical")["checkpoint"].value)
-    assert "14 rows of an earlier state of the selection" in str(plots.evaluation(ctx, "typical")["notes"].value)
+    assert "14 rows of an earlier state of the selection" in str(plots.evaluation(ctx, "typical", "held_out")["notes"].value)

@@ -77,12 +77,12 @@ def test_no_help_text_loses_a_bracket_to_markup():
         assert not [text for text in texts if re.search(r"\[[a-z#/@]", text)], name
 
 
-def test_training_without_held_out_rows_says_that_nothing_is_evaluated(tmp_path_factory):
+def test_training_without_benchmarks_says_that_nothing_is_evaluated(tmp_path_factory):
     models = tmp_path_factory.mktemp("models")
     trained = {"random": {"dataset": "shapes", "method": "random", "budget": {"rows": 8}}}
     untrained = {"random": trained["random"] | {"train": False}}
-    for recipes_of, training, told in ((trained, {}, True), (untrained, {}, False), (trained, None, False)):
-        changes = {"recipes": recipes_of} | ({"training": training} if training is not None else {})
+    for recipes_of, benchmarks, told in ((trained, {}, True), (untrained, {}, False), (trained, None, False)):
+        changes = {"recipes": recipes_of} | ({"benchmarks": benchmarks} if benchmarks is not None else {})
         file = write_small_project(tmp_path_factory.mktemp("trained"), models, **changes)
         arguments = ("run", "random", "--train", "--dry-run")
         assert ("nothing is evaluated" in output(file, *arguments)) is told
@@ -91,7 +91,7 @@ def test_training_without_held_out_rows_says_that_nothing_is_evaluated(tmp_path_
 
 
 def test_a_run_says_that_nothing_is_evaluated_too(tmp_path_factory, monkeypatch):
-    file = write_small_project(tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("models"), training={})
+    file = write_small_project(tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("models"), benchmarks={})
     monkeypatch.setattr(deployment, "run_in_dagster", lambda project, names, *, train: 0)
     assert "nothing is evaluated" in output(file, "run", "random", "--train")
 

@@ -25,6 +25,7 @@ from vsel_platform.models.llava import LlavaAdapter, load_llava
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.templates import load_template
 from vsel_platform.training.adapter import add_lora, save_adapter
+from vsel_platform.training.trainer import History
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +36,16 @@ def base_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def adapter_dir(tmp_path_factory, base_dir):
     """An adapter whose LoRA matrices and projector differ from the base."""
+    options = LoraSettings(rank=4, alpha=8)
     model = tiny_model()
-    peft_model = add_lora(model, LoraSettings(rank=4, alpha=8), base_name=str(base_dir))
+    peft_model = add_lora(model, tiny_adapter().parts, options, base_name=str(base_dir))
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         for parameter in peft_model.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     directory = tmp_path_factory.mktemp("adapter") / "a"
-    save_adapter(peft_model, directory, "card", [])
+    save_adapter(peft_model, directory, "card", History(), options)
     return directory
 
 

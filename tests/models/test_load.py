@@ -93,8 +93,8 @@ def test_what_a_family_cannot_is_said(directories, tmp_path):
     directory = directories("smolvlm")
     with pytest.raises(ConfigError, match="a smolvlm model has its own template: chat"):
         load_vlm(settings(directory, template="vicuna_v1"), "cpu")
-    with pytest.raises(ModelError, match="LoRA adapters are merged into"):
-        load_vlm(settings(directory), "cpu", adapter_dir=str(tmp_path))
+    with pytest.raises(ModelError, match="LoRA adapter: no directory"):
+        load_vlm(settings(directory), "cpu", adapter_dir=str(tmp_path / "none"))
     family = tiny_family("smolvlm")
     family.tokenizer.chat_template = None
     with pytest.raises(ModelError, match="no chat template"):

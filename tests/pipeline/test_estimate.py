@@ -18,21 +18,37 @@ STAGES = [
     "presel_scores",
     "selected_subset",
     "method_comparison",
+    "leakage",
     "finetuned_checkpoint",
+    "base_evaluation",
     "evaluation",
+    "leaderboard",
 ]
 # Stages from the named one to the last.
 FROM = {stage: STAGES[i:] for i, stage in enumerate(STAGES)}
+BASE_MODEL = "base_evaluation"
+CHECKPOINTS = ["finetuned_checkpoint", "evaluation", "leaderboard"]
+
+
+def without_base(stages):
+    """Stages of a change that leaves the base model alone."""
+    return [stage for stage in stages if stage != BASE_MODEL]
+
+
 CHANGES = {
     "nothing": ({}, []),
-    "budget": ({"recipes.presel.budget": {"rows": 40}}, FROM["selected_subset"]),
-    "neighbours": ({"recipes.presel.options": {"n_neighbours": 3}}, FROM["presel_scores"]),
-    "encoder": ({"image_encoder.dtype": "bfloat16"}, ["image_embeddings", *FROM["presel_scores"]]),
-    "reference rows": ({"reference.fraction": 0.5}, FROM["reference_subset"]),
-    "reference training": ({"reference.lora.rank": 2}, FROM["reference_model"]),
+    "budget": ({"recipes.presel.budget": {"rows": 40}}, without_base(FROM["selected_subset"])),
+    "neighbours": ({"recipes.presel.options": {"n_neighbours": 3}}, without_base(FROM["presel_scores"])),
+    "encoder": ({"image_encoder.dtype": "bfloat16"}, ["image_embeddings", *without_base(FROM["presel_scores"])]),
+    "reference rows": ({"reference.fraction": 0.5}, without_base(FROM["reference_subset"])),
+    "reference training": ({"reference.lora.rank": 2}, without_base(FROM["reference_model"])),
     "model": ({"vlm.max_tokens": 250}, FROM["reference_model"]),
-    "training": ({"training.lora": {"rank": 2, "batch_rows": 8}}, FROM["finetuned_checkpoint"]),
-    "held-out rows": ({"training.evaluation_rows": 3}, ["evaluation"]),
+    "training": ({"training.lora": {"rank": 2, "batch_rows": 8}}, CHECKPOINTS),
+    "questions": ({"benchmarks.held_out.rows": 3}, ["leakage", "base_evaluation", "evaluation", "leaderboard"]),
+    "how answers are read": ({"benchmarks.held_out.compat": "robust"}, ["base_evaluation", "evaluation", "leaderboard"]),
+    "leakage": ({"evaluation.leakage.words": 9}, ["leakage"]),
+    "champion": ({"recipes.presel.training": {"champion": {"recipe": "random", "benchmark": "held_out"}}}, ["promotion"]),
+    "parent": ({"recipes.presel.training": {"continue_from": "random"}}, CHECKPOINTS),
 }
 
 
@@ -45,7 +61,10 @@ def work_done(results):
             "image_embeddings": result.computed,
             "losses": result.computed,
             "reference_subset": result.metadata.get("rows_of_dataset"),
+            "leakage": result.computed,
+            "base_evaluation": result.computed,
             "evaluation": result.computed,
+            "leaderboard": result.metadata.get("recipes"),
         }
         work[result.stage] += rows.get(result.stage, result.rows)
     return {stage: rows for stage, rows in work.items() if rows}
@@ -62,11 +81,12 @@ def test_a_changed_setting_costs_what_the_drive_then_does(copied, change):
     done = work_done(copied.drive(RECIPES, changes, train=True))
     assert list(lines) == stages
     # A stage that finds the same as before ends what it had made stale: less is done than was told, never more.
-    assert [line.exact for line in lines.values()] == [stage == stages[0] != "evaluation" for stage in stages]
-    assert list(done)[:1] == stages[:1]
-    assert set(done) <= set(stages)
+    assert [line.exact for line in lines.values()] == [stage == stages[0] for stage in stages]
+    ran = [stage for stage in stages if lines[stage].rows]  # answers that are read anew are no work
+    assert list(done)[:1] == [stage for stage in ran[:1] if lines[stage].exact]
+    assert set(done) <= set(ran)
     for stage, rows in done.items():
-        if lines[stage].exact or stage == "evaluation":
+        if lines[stage].exact or stage in ("base_evaluation", "evaluation", "leaderboard"):
             assert lines[stage].rows == rows, stage
         assert rows <= 1.2 * lines[stage].rows, stage
 
@@ -94,6 +114,7 @@ def test_seconds_are_known_for_every_stage_that_ran_in_the_store(finished, fresh
         "reference_model",
         "losses",
         "finetuned_checkpoint",
+        "base_evaluation",
         "evaluation",
     }
 
@@ -132,8 +153,8 @@ def test_each_recipe_costs_only_what_it_needs(fresh):
     assert list(by_stage(estimate(fresh.context(), ["random"], train=False))) == ["dataset_manifest", "selected_subset"]
     untrained = fresh.context({"recipes.random.train": False})
     assert estimate(untrained, ["random"], train=True).lines == estimate(untrained, ["random"], train=False).lines
-    no_evaluation = by_stage(estimate(fresh.context({"training.evaluation": None}), ["random"], train=True))
-    assert list(no_evaluation)[-1] == "finetuned_checkpoint"
+    no_benchmark = by_stage(estimate(fresh.context({"benchmarks": {}}), ["random"], train=True))
+    assert list(no_benchmark) == ["dataset_manifest", "selected_subset", "finetuned_checkpoint"]
 
 
 def test_model_passes_count_both_conditions_and_every_epoch(fresh):
@@ -150,6 +171,33 @@ def test_a_dataset_that_failed_its_checks_is_named_instead_of_counted(fresh):
     with pytest.raises(NotMaterializedError, match="quarantine_rate"):
         estimate(fresh.context(changes), RECIPES, train=False)
     assert by_stage(estimate(fresh.context(), RECIPES, train=False))["dataset_manifest"].rows == 99
+
+
+def test_what_a_training_goes_on_from_or_is_compared_with_is_counted_too(fresh):
+    champion = {"champion": {"recipe": "random", "benchmark": "held_out"}}
+    for own in ({"continue_from": "random"}, champion):
+        context = fresh.context({"recipes.presel.training": own})
+        alone = by_stage(estimate(context, ["presel"], train=True))
+        assert alone["finetuned_checkpoint"].partitions == alone["evaluation"].partitions == 2
+        assert list(alone) == list(by_stage(estimate(context, RECIPES, train=True)))
+        assert by_stage(estimate(context, ["presel"], train=False))["selected_subset"].partitions == 1
+    assert alone["promotion"].rows == 1
+    assert by_stage(estimate(context, ["random"], train=True)).get("promotion") is None
+
+
+def test_a_recipe_that_goes_on_from_a_changed_one_is_trained_again(finished):
+    child = {"recipes.presel.training": {"continue_from": "random"}}
+    changed = finished.context(child | {"recipes.random.seed": 1})
+    assert by_stage(estimate(changed, ["presel"], train=True))["finetuned_checkpoint"].partitions == 2
+
+
+@pytest.mark.parametrize("text", [None, "[", "[]"])
+def test_a_benchmark_that_cannot_be_read_is_an_error(fresh, text):
+    file = fresh.directory / "questions.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(DataError, match=r"questions\.json"):
+        estimate(fresh.context({"benchmarks.held_out.questions": str(file)}), RECIPES, train=True)
 
 
 def test_a_missing_source_is_an_error(fresh):

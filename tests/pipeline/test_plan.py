@@ -4,7 +4,7 @@ import pytest
 from small_project import row, small_rows
 
 from vsel_platform.pipeline.lookup import dataset_shards
-from vsel_platform.pipeline.plan import next_steps
+from vsel_platform.pipeline.plan import next_steps, with_trained
 from vsel_platform.storage.pointers import partition_key
 
 RECIPES = ["presel", "random"]
@@ -23,8 +23,11 @@ POINTERS = [
     ("method_comparison", "compared_recipes"),
     ("method_comparison", "compared_pairs"),
     ("method_comparison", "comparison"),
+    ("leakage", "leakage"),
     ("finetuned_checkpoint", "finetuned_checkpoint"),
+    ("base_evaluation", "evaluation"),
     ("evaluation", "evaluation"),
+    ("leaderboard", "leaderboard"),
 ]
 # Setting -> (two values that differ from the project's, the stage that each makes stale, its keys).
 SETTINGS = {
@@ -40,7 +43,13 @@ SETTINGS = {
     "recipes.presel.budget": ({"rows": 31}, {"rows": 32}, "selected_subset", ["presel"]),
     "recipes.random.seed": (1, 2, "selected_subset", ["random"]),
     "training.lora.learning_rate": (0.1, 0.2, "finetuned_checkpoint", ["presel", "random"]),
-    "training.evaluation_rows": (3, 4, "evaluation", ["presel", "random"]),
+    "training.lora.seed": (1, 2, "finetuned_checkpoint", ["presel", "random"]),
+    "recipes.presel.training": ({"seed": 1}, {"seed": 2}, "finetuned_checkpoint", ["presel"]),
+    "evaluation.leakage.words": (12, 14, "leakage", ["presel", "random"]),
+    "evaluation.resamples": (100, 101, "base_evaluation", ["held_out"]),
+    "benchmarks.held_out.rows": (3, 4, "leakage", ["presel", "random"]),
+    "benchmarks.held_out.compat": ("robust", "llava", "base_evaluation", ["held_out"]),
+    "benchmarks.held_out.max_new_tokens": (3, 4, "leakage", ["presel", "random"]),
 }
 
 
@@ -68,10 +77,12 @@ def test_an_empty_store_begins_with_the_dataset_and_goes_on_stage_by_stage(fresh
 @pytest.mark.parametrize(("stage", "table"), POINTERS)
 def test_a_deleted_pointer_is_made_again_and_nothing_else_is_kept_waiting(copied, stage, table):
     store = copied.context().store
-    pointer = next(p for p in store.pointers(table) if p.partition.get("recipe") != "random")
+    recipe = "base" if stage == "base_evaluation" else "presel"
+    pointer = next(p for p in store.pointers(table) if p.partition.get("recipe", recipe) == recipe)
     store.files.delete(f"tables/{partition_key(table, pointer.partition)}/pointer.json")
-    key = next(pointer.partition[name] for name in ("shard", "recipe", "dataset") if name in pointer.partition)
-    assert stale(copied) == (stage, [key])
+    names = ("shard", "recipe", "dataset", "benchmark")
+    key = {"base_evaluation": "held_out", "evaluation": "presel:held_out"}.get(stage)
+    assert stale(copied) == (stage, [key or next(pointer.partition[n] for n in names if n in pointer.partition)])
     copied.drive(RECIPES, train=True)
     assert stale(copied) is None
     assert store.require(table, pointer.partition).data_version == pointer.data_version
@@ -94,7 +105,8 @@ def test_a_changed_setting_makes_its_stage_stale_and_the_old_value_current_again
         ("vlm.batch_tokens", 99),
         ("compute.threads", 1),
         ("reference.refresh_growth", 0.5),
-        ("recipes.presel.train", False),
+        ("training.runtime", {"checkpoint_minutes": 0}),
+        ("benchmarks.held_out.image_root", "elsewhere"),
         ("automation.max_attempts", 1),
         ("name", "other"),
     ],
@@ -135,7 +147,32 @@ def test_training_is_asked_for_only_on_request_and_where_the_recipe_wants_it(fin
     changes = {"training.lora.rank": 2}
     assert stale(finished, changes, train=False) is None
     assert stale(finished, changes | {"recipes.presel.train": False}) == ("finetuned_checkpoint", ["random"])
-    assert stale(finished, {"training.evaluation_rows": 3, "training.evaluation": None}) is None
+    assert stale(finished, {"benchmarks": {}}) is None
+
+
+def test_a_recipe_that_is_not_trained_any_more_leaves_the_leaderboard_and_nothing_else(finished):
+    assert stale(finished, {"recipes.presel.train": False}) == ("leaderboard", ["held_out"])
+    assert stale(finished, {"recipes.presel.train": False}, train=False) is None
+
+
+def test_what_a_recipe_goes_on_from_or_is_compared_with_counts_besides(finished):
+    project = finished.context({"recipes.presel.training": {"continue_from": "random"}}).project
+    assert with_trained(project, ["presel"]) == ["random", "presel"]
+    champion = {"recipe": "random", "benchmark": "held_out"}
+    rival = finished.context({"recipes.presel.training": {"champion": champion}})
+    assert with_trained(rival.project, ["presel"]) == ["random", "presel"]
+    assert with_trained(rival.project, ["random"]) == ["random"]
+    assert [(step.asset, step.key) for step in next_steps(rival, ["presel"], train=True)] == [("promotion", "presel")]
+    assert next_steps(rival, ["random"], train=True) == []
+    untrained = finished.context({"recipes.presel.train": False, "recipes.presel.training": {"champion": champion}})
+    assert with_trained(untrained.project, ["presel"]) == ["presel"]
+
+
+def test_a_training_waits_for_the_checkpoint_that_it_goes_on_from(finished):
+    child = {"recipes.presel.training": {"continue_from": "random"}}
+    assert stale(finished, child, recipes=["presel"]) == ("finetuned_checkpoint", ["presel"])
+    both = child | {"training.lora.rank": 2}
+    assert stale(finished, both, recipes=["presel"]) == ("finetuned_checkpoint", ["random"])
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

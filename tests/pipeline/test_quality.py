@@ -36,6 +36,14 @@ def failed(outcomes):
     return {outcome.name: outcome.detail for outcome in outcomes if not outcome.passed}
 
 
+LEAK = {
+    "benchmark": "held_out",
+    "question_id": "row-200#1",
+    "kind": "image",
+    "found_in": "a",
+    "sample_id": "b",
+    "value": 1.0,
+}
 # What breaks each check of a table beyond those that every schema gives: (table, partition, check) -> damage.
 DAMAGE = {
     ("selected_subset", "ids_are_unique"): lambda t: first_as_second(t, "sample_id"),
@@ -48,7 +56,10 @@ DAMAGE = {
     ("presel_scores", "finite_numbers"): lambda t: replaced(t, "typicality", [float("nan")] * t.num_rows),
     ("attention_maps", "finite_numbers"): lambda t: replaced(t, "entropy", [float("inf")] * t.num_rows),
     ("method_scores", "finite_numbers"): lambda t: replaced(t, "value", [float("-inf")] * t.num_rows),
-    ("evaluation", "finite_numbers"): lambda t: replaced(t, "exact_match", [float("-inf")] * t.num_rows),
+    ("answers", "finite_numbers"): lambda t: replaced(t, "score", [float("nan")] * t.num_rows),
+    ("evaluation", "finite_numbers"): lambda t: replaced(t, "value", [float("-inf")] * t.num_rows),
+    ("leaderboard", "finite_numbers"): lambda t: replaced(t, "value", [float("inf")] * t.num_rows),
+    ("leakage", "no_leakage"): lambda t: pa.Table.from_pylist([LEAK], schema=t.schema),
     ("manifest", "quarantine_rate"): lambda t: t.slice(0, 10),
 }
 
@@ -59,6 +70,7 @@ UNPUBLISHED = {
     "attention_maps": [{"sample_id": "a", **MAP}, {"sample_id": "b", **MAP}],
     "clusters": [{"sample_id": "a", "cluster": 0, "cosine": 0.9}, {"sample_id": "b"}],
     "method_scores": [{"sample_id": "a", "task": "t", "value": 0.5}, {"sample_id": "b", "task": "t"}],
+    "promotion": [{"champion": "random", "benchmark": "held_out", "ruling": "keep"}],
 }
 
 
@@ -66,7 +78,8 @@ def sound(ctx, table):
     """A table as it is published, and its partition."""
     if table in UNPUBLISHED:
         return {}, pa.Table.from_pylist(UNPUBLISHED[table], schema=TABLES[table].arrow_schema())
-    pointer = next(p for p in ctx.store.pointers(table) if p.rows and p.partition.get("recipe") != "random")
+    known = (p for p in ctx.store.pointers(table) if p.partition.get("recipe") != "random")
+    pointer = next(p for p in known if p.rows or table == "leakage")
     return pointer.partition, ctx.store.read(pointer)
 
 
@@ -115,6 +128,16 @@ def test_details_count_what_is_wrong(ctx):
     quotas = failed(check(ctx, "selected_subset", RECIPE, table.slice(0, 29)))["quotas_are_exact"]
     rows = table.filter(pc.not_equal(table["reason"], "reference"))["task"].to_pylist().count(task)
     assert f"{{'{task}': ({rows - 1}, {rows})}}" in quotas
+
+
+def test_the_share_of_a_benchmark_that_leaks_is_counted_in_questions(finished):
+    """Two leaks of one question are one of the six; a share that is allowed passes."""
+    leaks = [LEAK, LEAK | {"kind": "ngram", "found_in": "b"}]
+    table = pa.Table.from_pylist(leaks, schema=TABLES["leakage"].arrow_schema())
+    found = failed(check(finished.context(), "leakage", RECIPE, table))["no_leakage"]
+    assert found.startswith("in the selected rows: held_out 1 questions (16.67%); 0.00% allowed; look at the table leakage")
+    loose_project = finished.context({"evaluation.leakage.max_share": 1 / 6})
+    assert failed(check(loose_project, "leakage", RECIPE, table)) == {}
 
 
 def test_a_task_without_a_budget_may_not_be_selected_from(ctx):

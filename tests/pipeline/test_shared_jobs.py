@@ -8,9 +8,9 @@ from small_project import row, small_rows
 
 from vsel_platform.pipeline.lookup import dataset_shards
 from vsel_platform.ranks import Share
-from vsel_platform.worker import SHARED, Job, run_job
+from vsel_platform.worker import SIGNALS, Job, run_job
 
-SIGNALS = [stage for stage in SHARED if stage != "losses"]  # losses need a reference model; base_losses are the same
+STAGES = [stage for stage in SIGNALS if stage != "losses"]  # losses need a reference model; base_losses are the same
 
 ONE_SHARD = {"datasets.shapes.shard_rows": 1000}
 
@@ -38,9 +38,9 @@ def test_two_processes_give_the_bytes_of_one(make_project, settings):
         project = make_project(name)
         project.write([*small_rows(), *(row(i) for i in range(1000, 1200))])
         project.drive(["random"], ONE_SHARD)
-        results.append(computed(project, settings, processes, SIGNALS))
+        results.append(computed(project, settings, processes, STAGES))
     one, two = results
-    for stage in SIGNALS:
+    for stage in STAGES:
         assert one[stage].data_version == two[stage].data_version != "", stage
         assert (one[stage].rows, one[stage].computed) == (two[stage].rows, two[stage].computed), stage
         assert one[stage].failed == two[stage].failed, stage

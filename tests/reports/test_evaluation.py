@@ -1,106 +1,112 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsel_platform.reports.evaluation import (
-    TaskComparison,
-    compare,
-    difference_interval,
-    regressions,
-    unjudged,
-    wilson_interval,
-)
+from vsel_platform.evaluation.benchmark import Measure, ratio_measure
+from vsel_platform.evaluation.metric_rows import LOSS
+from vsel_platform.reports.evaluation import TaskComparison, compare, regressions, unjudged
 
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_intervals_match_published_values(successes, n, low, high):
-    """Newcombe, Stat. Med. 17 (1998) 857, table I, method 3."""
-    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=6e-5)
-
-
-@given(st.integers(0, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_holds_the_share_and_stays_in_bounds(pair):
-    successes, n = pair
-    low, high = wilson_interval(successes, n)
-    assert 0.0 <= low < high <= 1.0
-    if n:
-        assert low <= successes / n <= high
-
-
-@pytest.mark.parametrize(
-    ("counts", "low", "high"),
-    [((56, 70, 48, 80), 0.0524, 0.3339), ((9, 10, 3, 10), 0.1705, 0.8090), ((5, 56, 0, 29), -0.0381, 0.1926)],
-)
-def test_difference_intervals_match_published_values(counts, low, high):
-    """Newcombe, Stat. Med. 17 (1998) 873, table II, method 10."""
-    assert difference_interval(*counts) == pytest.approx((low, high), abs=6e-5)
+LOSSES = (2.0, 1.0)
 
 
 def task(
-    n: int, base: float, tuned: float, losses: tuple[float, float] = (2.0, 1.0), name: str = "t"
+    base: float,
+    tuned: float,
+    gain: tuple[float, float],
+    losses: tuple[float | None, float | None] = LOSSES,
+    name: str = "t",
 ) -> TaskComparison:
-    return TaskComparison(name, n, base, tuned, *losses)
+    return TaskComparison(name, 150, base, tuned, (base, base), (tuned, tuned), gain, *losses)
 
 
 @pytest.mark.parametrize(
-    ("n", "base", "tuned", "verdict"),
+    ("base", "tuned", "gain", "verdict"),
     [
-        (150, 0.05, 0.72, "learned"),
-        (150, 0.50, 0.53, "not learned"),
-        (150, 0.60, 0.35, "worse"),
-        (4, 0.0, 0.5, "not learned"),
-        (400, 0.0, 0.5, "learned"),
-        (150, 0.0, 0.0, "not judged"),
-        (0, 0.0, 0.0, "not judged"),
+        (5, 72, (58, 74), "learned"),
+        (50, 53, (-8, 14), "not learned"),
+        (60, 35, (-36, -14), "worse"),
+        (0, 50, (0, 100), "not learned"),
+        (0, 0, (0, 0), "not judged"),
     ],
 )
-def test_a_task_is_learned_only_beyond_its_interval(n, base, tuned, verdict):
-    assert task(n, base, tuned).verdict == verdict
+def test_a_task_is_learned_only_beyond_its_interval(base, tuned, gain, verdict):
+    assert task(base, tuned, gain).verdict == verdict
 
 
 @pytest.mark.parametrize(
-    ("base", "tuned", "losses", "verdict"),
+    ("base", "tuned", "gain", "losses", "verdict"),
     [
-        (0.0, 0.0, (1.255, 1.475), "worse"),
-        (0.5, 0.5, (1.0, 1.1), "worse"),
-        (0.5, 0.5, (1.0, 1.01), "not learned"),
-        (0.1, 0.8, (1.0, 1.1), "mixed"),
-        (0.8, 0.1, (1.0, 0.5), "worse"),
+        (0, 0, (0, 0), (1.255, 1.475), "worse"),
+        (50, 50, (-5, 5), (1.0, 1.1), "worse"),
+        (50, 50, (-5, 5), (1.0, 1.01), "not learned"),
+        (10, 80, (60, 80), (1.0, 1.1), "mixed"),
+        (80, 10, (-80, -60), (1.0, 0.5), "worse"),
+        (50, 50, (-5, 5), (None, 1.1), "not learned"),
+        (10, 80, (60, 80), (1.0, None), "learned"),
     ],
 )
-def test_a_loss_that_rises_is_a_regression(base, tuned, losses, verdict):
-    assert task(150, base, tuned, losses).verdict == verdict
+def test_a_loss_that_rises_is_a_regression_and_an_unknown_one_is_none(base, tuned, gain, losses, verdict):
+    assert task(base, tuned, gain, losses).verdict == verdict
 
 
-@given(st.integers(1, 200), st.floats(0, 1), st.floats(0, 1))
-def test_the_verdict_on_exact_match_is_symmetric(n, one, other):
-    one, other = round(one * n) / n, round(other * n) / n
+@given(st.floats(0, 100), st.floats(0, 100), st.floats(0, 50))
+def test_the_verdict_on_the_metric_is_symmetric(one, other, width):
     same = (1.0, 1.0)
     swapped = {"learned": "worse", "worse": "learned", "not learned": "not learned", "not judged": "not judged"}
-    assert task(n, other, one, same).verdict == swapped[task(n, one, other, same).verdict]
+    there = task(one, other, (other - one - width, other - one + width), same)
+    back = task(other, one, (one - other - width, one - other + width), same)
+    assert back.verdict == swapped[there.verdict]
 
 
-def test_compare_keeps_tasks_of_both_models_best_first():
-    rows = [
-        {"model": model, "task": name, "n_answers": 10, "exact_match": share, "loss_mean": loss}
-        for model, name, share, loss in [
-            ("base", "a", 0.1, 3.0),
-            ("tuned", "a", 0.2, 1.0),
-            ("tuned", "b", 0.9, 0.5),
-            ("base", "b", 0.0, 4.0),
-        ]
-    ]
-    rows.append({"model": "tuned", "task": "only tuned", "n_answers": 10, "exact_match": 1.0, "loss_mean": 0.1})
-    assert compare(rows) == [task(10, 0.0, 0.9, (4.0, 0.5), "b"), task(10, 0.1, 0.2, (3.0, 1.0), "a")]
+TASKS = ("a", "b")
 
 
-def test_regressions_and_tasks_without_an_exact_answer_are_said():
-    results = [task(150, 0.1, 0.8, name="good"), task(60, 0, 0, (1.255, 1.475), "caption"), task(60, 0, 0, name="poem")]
-    assert regressions(results) == ["caption: worse, loss 1.255 -> 1.475 nat/token, exact match 0.0% -> 0.0%."]
+def measures(right: dict[str, int], loss: float | None = None) -> list[Measure]:
+    """Exact match of 100 answers of every task, the first ones right, and a loss of one token each."""
+    groups = np.repeat(TASKS, 100)
+    found, losses = [], []
+    for name in ("", *right):
+        inside = np.ones(200) if not name else (groups == name).astype(float)
+        scores = inside * np.concatenate([np.arange(100) < right.get(one, 0) for one in TASKS])
+        found.append(ratio_measure("exact_match", scores, inside, group=name))
+        if loss is not None:
+            losses.append(ratio_measure(LOSS, loss * inside, inside, group=name, unit="nat/token", scale=1.0))
+    return [*found, *losses]
+
+
+CLUSTERS = [f"{number}" for number in range(200)]
+
+
+def test_compare_keeps_categories_of_both_models_best_first():
+    base, tuned = measures({"a": 10, "b": 0}, 4.0), measures({"b": 90, "a": 20, "only tuned": 0}, 0.5)
+    found = compare(base, tuned, CLUSTERS, "exact_match", n_resamples=200)
+    assert [(row.task, row.n_answers, row.base, row.tuned) for row in found] == [("b", 100, 0, 90), ("a", 100, 10, 20)]
+    assert [(row.base_loss, row.tuned_loss, row.unit) for row in found] == [(4.0, 0.5, "percent")] * 2
+    low, high = found[1].gain_interval
+    assert 0 < low < 10 < high  # 10 answers became right and none wrong: the same questions are compared
+    assert found[1].tuned_interval[0] < 20 < found[1].tuned_interval[1]
+
+
+def test_a_benchmark_without_categories_is_one_task_without_losses():
+    base, tuned = ([measures({"a": right, "b": right})[0]] for right in (20, 60))
+    (found,) = compare(base, tuned, CLUSTERS, "exact_match", n_resamples=200)
+    assert (found.task, found.n_answers, found.base, found.tuned) == ("all", 200, 20, 60)
+    assert (found.base_loss, found.tuned_loss, found.verdict) == (None, None, "learned")
+
+
+def test_a_category_of_which_no_answer_is_known_is_left_out():
+    nothing = ratio_measure("exact_match", np.zeros(200), np.zeros(200), group="a")
+    assert compare([nothing], [nothing], CLUSTERS, "exact_match", n_resamples=200) == []
+    assert compare([nothing], [], CLUSTERS, "exact_match", n_resamples=200) == []
+
+
+def test_regressions_and_tasks_without_a_right_answer_are_said():
+    good = task(10, 80, (60, 80), name="good")
+    results = [good, task(0, 0, (0, 0), (1.255, 1.475), "caption"), task(0, 0, (0, 0), name="poem")]
+    assert regressions(results) == ["caption: worse, loss 1.255 -> 1.475 nat/token, 0.0 -> 0.0 percent."]
+    assert regressions([task(60, 35, (-36, -14), (None, None), "m")]) == ["m: worse, 60.0 -> 35.0 percent."]
     assert [text.split(". ")[0] for text in unjudged(results)] == [
-        "No answer is exact before or after in: caption, poem"
+        "No answer is right before or after in: caption, poem"
     ]
     assert unjudged(results[:1]) == regressions(results[:1]) == []

@@ -6,9 +6,9 @@ from vsel_platform.reports.evaluation_plot import MAX_TASKS, evaluation_bars
 from vsel_platform.reports.style import MAX_PNG_BYTES, WARNING
 
 RESULTS = [
-    TaskComparison("good", 150, 0.1, 0.8, 5.0, 1.0),
-    TaskComparison("same", 150, 0.5, 0.52, 1.0, 0.9),
-    TaskComparison("caption", 60, 0.0, 0.0, 1.255, 1.475),
+    TaskComparison("good", 150, 10, 80, (6, 16), (73, 86), (60, 78), 5.0, 1.0),
+    TaskComparison("same", 150, 50, 52, (42, 58), (44, 60), (-9, 13), 1.0, 0.9),
+    TaskComparison("caption", 60, 0, 0, (0, 0), (0, 0), (0, 0), 1.255, 1.475),
 ]
 
 
@@ -41,9 +41,24 @@ def test_the_legend_names_the_interval(drawn):
 
 
 def test_many_tasks_end_with_how_many_are_left(drawn):
-    results = [TaskComparison(f"t{i}", 10, 0.0, 0.5, 1.0, 0.5) for i in range(30)]
+    results = [TaskComparison(f"t{i}", 10, 0, 50, (0, 0), (20, 80), (20, 80), 1.0, 0.5) for i in range(30)]
     evaluation_bars(results, title="T")
     assert drawn[0].axes[0].get_yticklabels()[-1].get_text() == f"({30 - MAX_TASKS} more tasks)"
+
+
+def test_another_metric_has_its_name_unit_and_scale_and_may_have_no_losses(drawn):
+    points = TaskComparison("perception", 90, 900, 1400, (850, 950), (1350, 1450), (430, 570), unit="points")
+    evaluation_bars([points], title="T", measure="score")
+    metric, loss = drawn[0].axes
+    assert metric.get_xlabel() == "score [points]"
+    assert metric.get_xlim()[1] >= 1450
+    assert not loss.texts
+
+
+def test_intervals_are_drawn_where_they_are(drawn):
+    evaluation_bars(RESULTS[:1], title="T")
+    ends = [segment[:, 0].tolist() for lines in drawn[0].axes[0].collections for segment in lines.get_segments()]
+    assert ends == [[6, 16], [73, 86]]
 
 
 def test_no_rows_are_no_plot():

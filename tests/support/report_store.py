@@ -11,8 +11,13 @@ import pyarrow as pa
 from PIL import Image
 
 from vsel_platform.config import parse_project
+from vsel_platform.config_evaluation import BASE
+from vsel_platform.evaluation.benchmark import Judgement
+from vsel_platform.evaluation.metric_rows import metric_rows
+from vsel_platform.pipeline.benchmarks import read_benchmark
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.losses import partition as loss_partition
+from vsel_platform.pipeline.measured import stored_measures
 from vsel_platform.pipeline.models import embedding_fingerprint
 from vsel_platform.reports.html import selection_page
 from vsel_platform.reports.selection_report import selection_report
@@ -26,6 +31,8 @@ recipes:
   typical: {dataset: shapes, budget: {percent: 25}}
   drawn: {dataset: shapes, method: random, budget: {rows: 12}}
   waiting: {dataset: spare}
+benchmarks: {held_out: {format: rows, questions: held_out.json}}
+evaluation: {resamples: 200}
 """
 TASKS = ("colour", "count", "<b>side|way</b>")
 SHARDS = ("one", "two")
@@ -210,12 +217,6 @@ def publish_selection(ctx: Context, directory: Path, recipe: str = "typical") ->
 
 def publish_evaluation(ctx: Context, recipe: str = "typical") -> None:
     """A checkpoint of the present selection and its evaluation: one task learned, one not, one worse."""
-    shares = {"colour": (0.1, 0.8), "count": (0.5, 0.52), "side": (0.7, 0.3)}
-    rows = [
-        {"model": model, "task": task, "n_answers": 100, "exact_match": share, "loss_mean": loss}
-        for task, pair in shares.items()
-        for model, share, loss in zip(("base", "tuned"), pair, (1.5, 1.0), strict=True)
-    ]
     selection = ctx.store.pointer("selected_subset", {"recipe": recipe})
     checkpoint = ctx.store.publish_pointer(
         "finetuned_checkpoint",
@@ -225,7 +226,53 @@ def publish_evaluation(ctx: Context, recipe: str = "typical") -> None:
         inputs=[selection.reference] if selection else [],
         metadata={"rows": selection.rows if selection else 0},
     )
-    publish(ctx, "evaluation", {"recipe": recipe}, rows, inputs=[checkpoint.reference])
+    publish_answers(ctx, BASE, {"colour": (10, 1.5), "count": (50, 1.5), "side": (70, 1.5)})
+    tuned = {"colour": (80, 1.0), "count": (52, 1.0), "side": (30, 1.0)}
+    publish_answers(ctx, recipe, tuned, inputs=[checkpoint.reference])
+
+
+def publish_answers(ctx: Context, recipe: str, results: dict[str, tuple[int, float]], **lineage: Any) -> None:
+    """Answers of a model to the held-out questions, 100 of every task, and their metrics.
+
+    `results`: right answers, and the loss of a right answer [nat/token], of every task. The first ones are right.
+    """
+    rows = [
+        {
+            "id": f"{task}-{number}",
+            "task": task,
+            "conversations": [{"from": "human", "value": f"{task}?"}, {"from": "gpt", "value": str(number)}],
+        }
+        for task in results
+        for number in range(100)
+    ]
+    Path(ctx.project.resolve("held_out.json")).write_text(json.dumps(rows))
+    benchmark = read_benchmark(ctx, "held_out")
+    answers = []
+    for number, question in enumerate(benchmark.questions):
+        right, loss = results[question.category]
+        text = question.answers[0] if number % 100 < right else "wrong"
+        score = float(number % 100 < right)
+        answers.append(
+            {
+                "question_id": question.question_id,
+                "category": question.category,
+                "cluster": question.cluster,
+                "prompt": question.turns[-1][1],
+                "right_answers": list(question.answers),
+                "answer": text,
+                "parsed": text,
+                "score": score,
+                "n_tokens": 3,
+                "loss_sum": 2 * loss,
+                "n_target_tokens": 2,
+            }
+        )
+    partition = {"recipe": recipe, "benchmark": "held_out"}
+    publish(ctx, "answers", partition, answers, **lineage)
+    measures = stored_measures(ctx, benchmark, recipe)
+    judgements = [Judgement(answer["parsed"], answer["score"]) for answer in answers]
+    metrics = metric_rows(benchmark.questions, judgements, measures, resamples=200, seed=0)
+    publish(ctx, "evaluation", partition, metrics, **lineage)
 
 
 def full_context(directory: Path) -> Context:

@@ -220,7 +220,7 @@ def test_a_row_that_does_not_fit_alone_is_named(base, tmp_path, little_memory):
         train_lora(base, ROWS, QUICK, picture, tmp_path / "a", CPU)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -229,7 +229,7 @@ def resumable(store, kill_after=None):
 
     def on_step(step, total):
         if step == kill_after:
-            raise Killed
+            raise KilledError
 
     states = TrainingStates(FileStore(str(store)), "training/x")
     runtime = RuntimeSettings(checkpoint_minutes=0)
@@ -240,7 +240,7 @@ def resumable(store, kill_after=None):
 def test_a_killed_training_resumes_to_the_same_bytes(base, tmp_path, kill_after):
     settings = QUICK.model_copy(update={"dropout": 0.3})
     whole = train_lora(base, ROWS, settings, picture, tmp_path / "a", CPU)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_lora(base, ROWS, settings, picture, tmp_path / "b", resumable(tmp_path / "store", kill_after))
     resumed = train_lora(base, ROWS, settings, picture, tmp_path / "b", resumable(tmp_path / "store"))
     # The state after the step that killed it was not written yet.
@@ -251,7 +251,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(base, tmp_path, kill_after)
 
 def test_a_half_written_state_is_not_resumed_from(base, tmp_path):
     job = resumable(tmp_path / "store", kill_after=3)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_lora(base, ROWS, QUICK, picture, tmp_path / "a", job)
     (whole,) = (tmp_path / "store").rglob("whole")
     whole.unlink()

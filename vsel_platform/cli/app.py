@@ -85,7 +85,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Entry point: errors of the engine are one message and an exit code, never a traceback."""
-    from vsel_platform.cli import data, deployment, queries, recipes, ui  # noqa: F401  (they register their commands)
+    from vsel_platform.cli import data, deployment, evaluation, queries, recipes, ui  # noqa: F401  (they register their commands)
 
     try:
         app(standalone_mode=True)

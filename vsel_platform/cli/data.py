@@ -1,4 +1,4 @@
-"""Commands about project files and source data: init, check, ingest, config show."""
+"""Commands about project files and source data: init, check, ingest, propose-questions, config show."""
 
 from pathlib import Path
 from typing import Annotated
@@ -133,3 +133,46 @@ def ingest_command(
         print_json(results)
     if any(result["failed_checks"] for result in results):
         raise typer.Exit(3)
+
+
+@app.command(
+    "propose-questions", epilog="Example: vsel propose-questions train --questions 3 --rows 500 --to asked.json"
+)
+def propose_questions_command(
+    dataset: Annotated[str, typer.Argument(help="Dataset of the project file; it has to be ingested.")],
+    to: Annotated[Path, typer.Option(help="File to write, LLaVA JSON; an existing one is replaced.")],
+    questions: Annotated[int, typer.Option(min=1, help="Questions to draw about the images of a row.")] = 3,
+    rows: Annotated[int, typer.Option(min=1, help="Rows to ask about: a stable choice of those with images.")] = 100,
+    task: Annotated[
+        str | None, typer.Option(help="Task of the new rows; none: that of the source row and _synthetic.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Ask the checkpoint of this recipe; none: the project's own model.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the choice and of the draws.")] = 12345,
+    project: ProjectOption = DEFAULT_PROJECT,
+    json: JsonOption = False,
+) -> None:
+    """Let a model propose questions about a dataset's images and answer them, as rows marked as synthetic.
+
+    Every row passes the validation of an ingest. Its marker is {"synthetic": {"by": model, "method":
+    "self_questioning", "of": sample_id}}; a dataset with the file as its source keeps it, and SQL finds it:
+    select * from samples where json_extract(row_json, '$.synthetic') is not null
+    """
+    from vsel_platform.cli.progress import console_progress
+    from vsel_platform.config_evaluation import AskingSettings
+    from vsel_platform.pipeline.proposals import propose
+
+    ctx = open_context(project, console_progress())
+    asking = AskingSettings(questions=questions, seed=seed)
+    report = propose(ctx, dataset, asking, rows=rows, to=to, task=task, recipe=recipe)
+    if json:
+        print_json(report.to_dict())
+        return
+    say(f"{to}: {report.written:,} rows from {report.asked:,} rows of {dataset}")
+    for what, counts in (("dropped", report.dropped), ("refused", report.refused)):
+        for reason, count in counts.items():
+            say(f"  {what}: {count:,} {reason}")
+    if report.failed:
+        say(f"  {report.failed:,} rows could not be asked about")
+    say(f"to take them in, add to `datasets` of the project file: {dataset}_asked: {yaml_text(report.settings)}")

@@ -13,10 +13,11 @@ from vsel_platform.errors import ConfigError
 
 PROJECT_FILE = "vsel.yaml"
 DATASET = "emoji"
+HELD_OUT = "held_out"
 _POOL = "data/emoji.json"
 _EVALUATION = "data/emoji_evaluation.json"
 
-_TEMPLATE = """\
+_HEAD = """\
 # The demo's project file. `vsel demo` writes it anew each time: copy it before you change it.
 name: demo
 store: .vsel/store                    # next to this file
@@ -60,6 +61,9 @@ reference:                            # PreSel's first step: 5 % of every task, 
   lora: {{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, epochs: 8, \
 batch_rows: 16, seed: {seed}}}
 
+"""
+
+_RECIPES = """\
 recipes:
   presel_15:
     dataset: {dataset}
@@ -89,11 +93,20 @@ recipes:
     budget: {{percent: 15}}
     seed: {seed}
 
+"""
+
+_TAIL = """\
 benchmarks:
-  held_out:                           # drawings that no row shows: is what was learned of use there?
+  {held_out}:                         # drawings that no row shows: is what was learned of use there?
     format: rows
     questions: {evaluation}
     image_root: {image_root}
+    max_new_tokens: 32
+
+evaluation:
+  leakage:                            # the encoder finds all pictures of number keys alike, up to 0.991
+    near_duplicate: 0.995
+    max_share: 0.01                   # a few questions have the same list of options as a row
 
 training:
   lora: {{rank: 16, alpha: 32, dropout: 0.0, learning_rate: 0.005, projector_learning_rate: 0.002, epochs: 6, \
@@ -110,10 +123,16 @@ def write_demo_project(directory: Path, *, seed: int = DEFAULT_SEED) -> Path:
     Pictures are rendered into the user's cache if they are not there yet. Rows that were appended before are taken
     back; files that would not change are not touched. Raises MissingPackageError if a package with artwork is missing.
     """
+    return write_project(directory, _RECIPES, seed=seed)
+
+
+def write_project(directory: Path, recipes: str, *, seed: int = DEFAULT_SEED) -> Path:
+    """Write a project on the demo's rows with these recipes (YAML with `{{dataset}}` and `{{seed}}`); its file."""
     dataset = ensure_dataset(seed=seed)
     directory = directory.absolute()
-    text = _TEMPLATE.format(
+    text = (_HEAD + recipes + _TAIL).format(
         dataset=DATASET,
+        held_out=HELD_OUT,
         pool=_POOL,
         evaluation=_EVALUATION,
         image_root=json.dumps(str(dataset.images)),

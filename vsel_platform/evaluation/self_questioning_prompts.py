@@ -18,20 +18,22 @@ def describing_turns(n_images: int = 1) -> Turns:
     return [("user", f"{IMAGE_TAG}\n" * n_images + DESCRIBE)]
 
 
-def asking_turns(description: str, n_images: int = 1) -> Turns:
+def asking_turns(description: str | None, n_images: int = 1) -> Turns:
     """Turns in front of a question of the model's own: show `render_question_prompt`.
 
-    All questions can be drawn from this one prompt.
+    All questions can be drawn from this one prompt. Without a description the images stand alone in the first turn.
     """
+    if description is None:
+        return [("user", "\n".join([IMAGE_TAG] * n_images))]
     return [*describing_turns(n_images), ("assistant", description.strip())]
 
 
-def answering_turns(description: str, question: str, n_images: int = 1) -> Turns:
+def answering_turns(description: str | None, question: str, n_images: int = 1) -> Turns:
     """Turns in front of the answer to a question of the model's own: show `render_prompt`."""
     return [*asking_turns(description, n_images), (ASKER, question.strip())]
 
 
-def final_turns(description: str, asked: Sequence[tuple[str, str]], question: str, n_images: int = 1) -> Turns:
+def final_turns(description: str | None, asked: Sequence[tuple[str, str]], question: str, n_images: int = 1) -> Turns:
     """Turns in front of the answer to the real question: show `render_prompt`.
 
     `asked` are the model's own questions with its answers. The images stand in the first turn, so tags in `question`

@@ -52,6 +52,10 @@ class DecoderForward:
         """The same: an image has the same tokens in every row."""
         return list(images)
 
+    def row_tokens(self, counts: Sequence[int]) -> list[int]:
+        """How many tokens images with features of so many have in a row together: the lengths of `row_features`."""
+        return list(counts)
+
     def target_states(
         self,
         groups: Sequence[Sequence[RenderedRow]],

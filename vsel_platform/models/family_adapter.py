@@ -10,8 +10,9 @@ from vsel_platform.errors import DataError, ModelError
 from vsel_platform.models.chat_template import ChatTemplate
 from vsel_platform.models.families import Family
 from vsel_platform.models.family_forward import FamilyForward
-from vsel_platform.models.generation import generate_tokens, generate_with_attention
+from vsel_platform.models.generation import generate_tokens, generate_with_attention, sample_tokens
 from vsel_platform.models.rendering import changed, rendered_row, require_images, tokens_of
+from vsel_platform.models.sampling import Sampling
 from vsel_platform.models.templates import RenderedText
 from vsel_platform.models.vlm import Condition, GeneratedAnswer, RenderedRow, ShownImage
 
@@ -99,6 +100,17 @@ class FamilyAdapter(FamilyForward):
     ) -> list[NDArray[np.int64]]:
         """Greedy answers as tokens int64 [T], T at most `max_tokens`, the end token included."""
         return generate_tokens(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
+
+    def sample(
+        self,
+        prompts: Sequence[RenderedRow],
+        images: "Sequence[Sequence[torch.Tensor]]",
+        *,
+        sampling: Sampling,
+        uniform: NDArray[np.float64],
+    ) -> list[NDArray[np.int64]]:
+        """Drawn answers or questions as tokens int64 [T], the end token included (see `generation.sample_tokens`)."""
+        return sample_tokens(self, prompts, images, end_token=self._end_token, sampling=sampling, uniform=uniform)
 
     def text_of(self, tokens: NDArray[np.int64]) -> str:
         """Text of generated tokens, without special tokens and blanks around it."""

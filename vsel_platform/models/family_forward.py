@@ -1,6 +1,7 @@
 """The parts of a model of another family than LLaVA, run apart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,20 @@ class FamilyForward(DecoderForward):
         used = [
             layer if layer >= 0 else n_layers + 1 + layer for layer in ([chosen] if isinstance(chosen, int) else chosen)
         ]
-        return ModelParts(f"model.{self.family.decoder}", self.family.tower, self.family.projectors, max(used))
+        return ModelParts(f"model.{self.family.decoder}", self.family.tower, self._projectors(), max(used))
+
+    def _projectors(self) -> tuple[str, ...]:
+        """Paths of the modules that are called; a list of them is no module that peft can wrap."""
+        import torch
+
+        modules = {path: self.model.get_submodule(path) for path in self.family.projectors}
+        return tuple(
+            own
+            for path, module in modules.items()
+            for own in (
+                [f"{path}.{i}" for i in range(len(module))] if isinstance(module, torch.nn.ModuleList) else [path]
+            )
+        )
 
     def preprocess(self, image: "Image.Image") -> ImageInput:
         """The picture in RGB through the checkpoint's image processor."""
@@ -82,6 +96,13 @@ class FamilyForward(DecoderForward):
             return list(images)
         square = self._square_tokens()
         return [image[-square:] if len(images) > 1 else image[:-square] for image in images]
+
+    def row_tokens(self, counts: Sequence[int]) -> list[int]:
+        """The lengths of `row_features`, given those of the features."""
+        if not self.family.square_in_company:
+            return list(counts)
+        square = self._square_tokens()
+        return [square if len(counts) > 1 else count - square for count in counts]
 
     @property
     def decoder(self) -> Any:
@@ -129,10 +150,23 @@ class FamilyForward(DecoderForward):
         import torch
 
         pixels = arguments["pixel_values"].to(self.model.dtype)
-        with torch.set_grad_enabled(self.tower_gradients and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.tower_gradients and torch.is_grad_enabled()), self._apart(arguments):
             output = self.model.get_image_features(**(arguments | {"pixel_values": pixels}), return_dict=True)
         layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
         return [torch.cat([layer[i].flatten(0, -2) for layer in layers], dim=-1) for i in range(count)]
+
+    @contextmanager
+    def _apart(self, arguments: "dict[str, torch.Tensor]") -> Iterator[None]:
+        """Inside, prototypes can tell apart the images of a tower that lays their tokens one after the other."""
+        from vsel_platform.models.prototypes import PrototypeResidual
+
+        with ExitStack() as stack:
+            if "image_grid_thw" in arguments:
+                lengths = arguments["image_grid_thw"].prod(dim=-1).tolist()
+                for module in self.model.modules():
+                    if isinstance(module, PrototypeResidual):
+                        stack.enter_context(module.images(lengths))
+            yield
 
     def _with_features(
         self, embeddings: "torch.Tensor", is_image: "torch.Tensor", features: "torch.Tensor"

@@ -1,6 +1,6 @@
-"""Greedy answers, and where the model looks while it gives each token."""
+"""Answers, greedy or drawn, and where the model looks while it gives each token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.models.attention import AttentionRecorder, recording
-from vsel_platform.models.packing import common_prefix, packed_length
+from vsel_platform.models.packing import common_prefix
+from vsel_platform.models.sampling import Sampling, drawn_tokens
 from vsel_platform.models.vlm import GeneratedAnswer, RenderedRow, padded_places
 
 if TYPE_CHECKING:
@@ -49,6 +50,24 @@ def generate_tokens(
     return [answer.token_ids for answer in _generated(model, prompts, images, end_token, max_tokens, look=False)]
 
 
+def sample_tokens(
+    model: "DecoderForward",
+    prompts: Sequence[RenderedRow],
+    images: "Sequence[Sequence[torch.Tensor]]",
+    *,
+    end_token: int,
+    sampling: Sampling,
+    uniform: NDArray[np.float64],
+) -> list[NDArray[np.int64]]:
+    """Drawn answers of a batch of prompts as tokens int64 [T], the end token included.
+
+    uniform: float64 [prompts, most tokens] in [0, 1), one number for each token of each prompt. What is drawn for a
+    prompt depends on its own numbers only, so the same prompt may stand there several times.
+    """
+    found = _generated(model, prompts, images, end_token, uniform.shape[1], look=False, draw=(sampling, uniform))
+    return [answer.token_ids for answer in found]
+
+
 def _generated(
     model: "DecoderForward",
     prompts: Sequence[RenderedRow],
@@ -57,6 +76,7 @@ def _generated(
     max_tokens: int,
     *,
     look: bool,
+    draw: tuple[Sampling, NDArray[np.float64]] | None = None,
 ) -> list[GeneratedAnswer]:
     import torch
 
@@ -65,9 +85,29 @@ def _generated(
         prompts,
         [model.image_places(prompt) for prompt in prompts],
     )
+    choose = _likeliest if draw is None else _drawing(groups, *draw)
     with torch.inference_mode():
-        found = _answers(_Generation(model, groups, prompts, images), end_token, max_tokens, look=look)
+        found = _answers(_Generation(model, groups, prompts, images, choose), end_token, max_tokens, look=look)
     return [found[i] for i in range(len(prompts))]
+
+
+def _likeliest(logits: "torch.Tensor", step: int) -> "torch.Tensor":
+    return logits.argmax(dim=-1)
+
+
+def _drawing(
+    groups: Sequence[Sequence[int]], sampling: Sampling, uniform: NDArray[np.float64]
+) -> "Callable[[torch.Tensor, int], torch.Tensor]":
+    """Draws the tokens of prompts that stand in groups."""
+    import torch
+
+    members = padded_places([np.array(group, dtype=np.int64) for group in groups])
+    numbers = torch.from_numpy(np.where(members[..., None] >= 0, uniform[members], 0.0))
+
+    def choose(logits: torch.Tensor, step: int) -> torch.Tensor:
+        return drawn_tokens(logits, sampling, numbers[..., step].to(logits.device))
+
+    return choose
 
 
 def prompt_groups(
@@ -77,11 +117,13 @@ def prompt_groups(
     they share, and together not longer than GROUP_TOKENS. In the order of their first prompts."""
     groups: list[list[int]] = []
     by_key: dict[tuple[Any, ...], list[list[int]]] = {}
+    last_image = [int(places.max(initial=-1)) for places in image_places]
 
     def fits(rows: list[int]) -> bool:
-        own = [prompts[j] for j in rows]
-        last = max(int(image_places[j].max(initial=-1)) for j in rows)
-        return common_prefix(own) > last and packed_length(own) <= GROUP_TOKENS
+        # The very same prompt may stand there many times, to be answered by chance.
+        prefix = common_prefix(list({id(prompts[j]): prompts[j] for j in rows}.values()))
+        length = prefix + sum(len(prompts[j]) - prefix for j in rows)
+        return prefix > max(last_image[j] for j in rows) and length <= GROUP_TOKENS
 
     for i, key in enumerate(keys):
         known = by_key.setdefault(tuple(key), [])
@@ -102,6 +144,8 @@ class _Generation:
     groups: list[list[int]]
     prompts: Sequence[RenderedRow]
     images: "Sequence[Sequence[torch.Tensor]]"
+    choose: "Callable[[torch.Tensor, int], torch.Tensor]"
+    """Tokens [groups, branches] from logits [groups, branches, vocabulary] and the number of the step."""
 
     @property
     def rows(self) -> list[list[RenderedRow]]:
@@ -141,7 +185,7 @@ def _answers(run: _Generation, end_token: int, max_tokens: int, *, look: bool) -
             looks.append(torch.stack(list(recorder.mass.values())).mean(dim=0))
         if step == 0:
             states = states[torch.arange(len(batch), device=model.device)[:, None], last.clamp(min=0)]
-        tokens.append(model.logits(states).argmax(dim=-1))
+        tokens.append(run.choose(model.logits(states), step))
         if bool(((torch.stack(tokens) == end_token).any(dim=0) | ~known).all()):
             break
         branch = torch.cat([branch, own.expand(len(batch), -1)], dim=1)

@@ -14,12 +14,13 @@ from vsel_platform.errors import ModelError
 from vsel_platform.identity import fingerprint
 from vsel_platform.models.devices import resolve_device, torch_dtype
 from vsel_platform.models.families import FAMILIES
-from vsel_platform.models.generation import generate_tokens, generate_with_attention
+from vsel_platform.models.generation import generate_tokens, generate_with_attention, sample_tokens
 from vsel_platform.models.llava_forward import LlavaForward
 from vsel_platform.models.lora_adapter import merge_adapter
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.rendering import Renderer
 from vsel_platform.models.safety import resolve_checkpoint, state_hash, weights_hash
+from vsel_platform.models.sampling import Sampling
 from vsel_platform.models.templates import Template, load_template
 from vsel_platform.models.vlm import Condition, GeneratedAnswer, RenderedRow, ShownImage
 
@@ -99,6 +100,17 @@ class LlavaAdapter(LlavaForward):
     ) -> list[NDArray[np.int64]]:
         """Greedy answers as tokens int64 [T], T at most `max_tokens`, the end token included."""
         return generate_tokens(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
+
+    def sample(
+        self,
+        prompts: Sequence[RenderedRow],
+        images: "Sequence[Sequence[torch.Tensor]]",
+        *,
+        sampling: Sampling,
+        uniform: NDArray[np.float64],
+    ) -> list[NDArray[np.int64]]:
+        """Drawn answers or questions as tokens int64 [T], the end token included (see `generation.sample_tokens`)."""
+        return sample_tokens(self, prompts, images, end_token=self._end_token, sampling=sampling, uniform=uniform)
 
     def text_of(self, tokens: NDArray[np.int64]) -> str:
         """Text of generated tokens, without special tokens and blanks around it."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vsel_platform.models.attention import AttentionRecorder
 from vsel_platform.models.images import Preprocessed
+from vsel_platform.models.sampling import Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -250,6 +251,19 @@ class VisionLanguageModel(ModelForward, Protocol):
         self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
     ) -> "list[NDArray[np.int64]]":
         """Greedy answers as tokens int64 [T], T at most `max_tokens`, the end token included."""
+
+    def sample(
+        self,
+        prompts: Sequence[RenderedRow],
+        images: "Sequence[Sequence[torch.Tensor]]",
+        *,
+        sampling: Sampling,
+        uniform: NDArray[np.float64],
+    ) -> "list[NDArray[np.int64]]":
+        """Drawn answers, or questions, as tokens int64 [T], the end token included.
+
+        uniform: float64 [prompts, most tokens] in [0, 1), the chance of every token. Prompts may repeat.
+        """
 
     def text_of(self, tokens: "NDArray[np.int64]") -> str:
         """Text of generated tokens, without special tokens and blanks around it."""

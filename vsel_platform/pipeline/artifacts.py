@@ -22,7 +22,16 @@ def fetched(ctx: Context, pointer: Pointer) -> Iterator[Path]:
 
 def training_losses(ctx: Context, adapter: Pointer) -> list[float] | None:
     """Loss of every training step of a stored adapter [nat/token], NaN where it is no number; None if not recorded."""
+    record = training_record(ctx, adapter)
+    return None if record is None else record["loss"]
+
+
+def training_record(ctx: Context, adapter: Pointer) -> dict[str, list[float]] | None:
+    """What was measured at every training step of a stored adapter (`training.adapter.losses_of`), NaN where there is
+    no number; None if not recorded."""
     path = next((file.path for file in adapter.files if file.path.endswith(f"/{LOSSES_FILE}")), None)
     if path is None:
         return None
-    return [math.nan if loss is None else float(loss) for loss in orjson.loads(ctx.store.files.read(path))]
+    stored = orjson.loads(ctx.store.files.read(path))
+    columns = stored if isinstance(stored, dict) else {"loss": stored}
+    return {name: [math.nan if v is None else float(v) for v in values] for name, values in columns.items()}

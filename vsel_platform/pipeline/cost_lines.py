@@ -1,7 +1,12 @@
 """The costs that an estimate tells: one line per stage, and their table for people."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from vsel_platform.errors import NotMaterializedError
+from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.timing import known_seconds
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,33 @@ class Line:
     n_bytes: int | None
     seconds: float | None
     exact: bool
+
+
+def stage_line(
+    ctx: Context,
+    stage: str,
+    partitions: int,
+    rows: int,
+    *,
+    passes: int = 0,
+    n_bytes: int | None = None,
+    model: str = "",
+    units: int | None = None,
+    exact: bool = True,
+) -> Line | None:
+    """The line of a stage, with the time of `units` of its work (rows, if they are not given); None without work."""
+    if not partitions:
+        return None
+    seconds = known_seconds(ctx, stage, model, rows if units is None else units)
+    return Line(stage, partitions, rows, passes, n_bytes, seconds, exact)
+
+
+def is_stale(ctx: Context, is_current: Callable[[Context, str], bool], key: str) -> bool:
+    """Whether a key is not current, or cannot be while something before it is missing."""
+    try:
+        return not is_current(ctx, key)
+    except NotMaterializedError:
+        return True
 
 
 @dataclass(frozen=True)

@@ -5,32 +5,22 @@ present data and settings tell, and marked as estimates. Where reuse is not cert
 source is taken to keep the rows that it had.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from vsel_platform.config import RecipeSettings
-from vsel_platform.errors import DataError, NotMaterializedError, SelectionError
+from vsel_platform.errors import SelectionError
 from vsel_platform.methods.presets import OWN_PIPELINE
 from vsel_platform.methods.registry import needs_of
-from vsel_platform.pipeline import (
-    compare,
-    embeddings,
-    evaluation,
-    ingest,
-    losses,
-    reference,
-    scores,
-    selection,
-    training,
-)
-from vsel_platform.pipeline.benchmarks import evaluation_key, read_benchmark
+from vsel_platform.pipeline import compare, embeddings, ingest, losses, reference, scores, selection
 from vsel_platform.pipeline.context import Context
-from vsel_platform.pipeline.cost_lines import Estimate, Line
+from vsel_platform.pipeline.cost_lines import Estimate, Line, is_stale, stage_line
 from vsel_platform.pipeline.estimate_methods import DatasetForecast, method_costs, scores_change
+from vsel_platform.pipeline.estimate_training import Selections, training_lines
 from vsel_platform.pipeline.lookup import dataset_shards, distinct_contents
 from vsel_platform.pipeline.models import embedding_fingerprint, vlm_fingerprint
-from vsel_platform.pipeline.timing import known_seconds
+from vsel_platform.pipeline.plan import with_trained
 from vsel_platform.pipeline.trained import trained_on
 from vsel_platform.samples.reading import SourceReader
 from vsel_platform.samples.source import source_files, source_size
@@ -54,6 +44,7 @@ class _Forecast:
     n_bytes: int = 0
     reference_rows: int = 0
     changed: bool = False
+    embeddings_change: bool = False
     model_changes: bool = False
     scores_change: bool = False
 
@@ -64,7 +55,7 @@ def estimate(ctx: Context, recipes: list[str], *, train: bool) -> Estimate:
     Reads pointers, ids and the first MiB of a changed source; no model is loaded. Raises DataError if a source is
     missing, NotMaterializedError if a dataset failed its checks.
     """
-    named = {name: ctx.project.recipe(name) for name in recipes}
+    named = {name: ctx.project.recipe(name) for name in (with_trained(ctx.project, recipes) if train else recipes)}
     datasets = {name: _forecast(ctx, name) for name in sorted({recipe.dataset for recipe in named.values()})}
     scored = [datasets[n] for n in sorted({r.dataset for r in named.values() if r.method == "presel"})]
     embedding = {r.dataset for r in named.values() if "image_embeddings" in needs_of(ctx.project, r)}
@@ -90,7 +81,9 @@ def _older_checkpoints(ctx: Context, named: dict[str, RecipeSettings]) -> int:
 
 def _methods(ctx: Context, named: dict[str, RecipeSettings], datasets: dict[str, _Forecast]) -> Iterator[Line | None]:
     for cost in method_costs(ctx, named, {name: _plain(ctx, forecast) for name, forecast in datasets.items()}):
-        yield _line(ctx, cost.stage, cost.partitions, cost.rows, passes=cost.passes, model=cost.model, units=cost.units)
+        yield stage_line(
+            ctx, cost.stage, cost.partitions, cost.rows, passes=cost.passes, model=cost.model, units=cost.units
+        )
 
 
 def _plain(ctx: Context, forecast: _Forecast) -> DatasetForecast:
@@ -140,31 +133,14 @@ def _rows_of_source(files: list[str]) -> int:
 def _ingest(ctx: Context, changed: list[_Forecast]) -> Line | None:
     rows = sum(forecast.source_rows for forecast in changed)
     n_bytes = sum(forecast.n_bytes for forecast in changed)
-    return _line(ctx, "dataset_manifest", len(changed), rows, n_bytes=n_bytes, exact=False)
-
-
-def _line(
-    ctx: Context,
-    stage: str,
-    partitions: int,
-    rows: int,
-    *,
-    passes: int = 0,
-    n_bytes: int | None = None,
-    model: str = "",
-    units: int | None = None,
-    exact: bool = True,
-) -> Line | None:
-    if not partitions:
-        return None
-    seconds = known_seconds(ctx, stage, model, rows if units is None else units)
-    return Line(stage, partitions, rows, passes, n_bytes, seconds, exact)
+    return stage_line(ctx, "dataset_manifest", len(changed), rows, n_bytes=n_bytes, exact=False)
 
 
 def _embeddings(ctx: Context, scored: list[_Forecast]) -> Line | None:
     """Images of known shards without an embedding, and one image for every new row."""
     name = embedding_fingerprint(ctx.project.image_encoder)
-    stale, missing, n_bytes, n_known, known_bytes = 0, 0, 0, 0, 0
+    stale: list[str] = []
+    missing, n_bytes, n_known, known_bytes = 0, 0, 0, 0
     for shard in sorted({shard for forecast in scored for shard in _shards(ctx, forecast)}):
         table = ctx.store.read_partition("images", {"shard": shard}, ["image_id", "n_bytes"])
         sizes = dict(zip(table["image_id"].to_pylist(), table["n_bytes"].to_pylist(), strict=True))
@@ -172,13 +148,16 @@ def _embeddings(ctx: Context, scored: list[_Forecast]) -> Line | None:
         if embeddings.is_current(ctx, shard):
             continue
         known = ctx.vectors.existing_ids(embeddings.SIGNAL, name, sorted(sizes))
-        stale, missing = stale + 1, missing + len(sizes) - len(known)
+        stale.append(shard)
+        missing += len(sizes) - len(known)
         n_bytes += sum(size or 0 for image, size in sizes.items() if image not in known)
+    for forecast in scored:
+        forecast.embeddings_change = not {*stale}.isdisjoint(_shards(ctx, forecast))
     new = sum(forecast.new_rows for forecast in scored)
-    partitions = stale + sum(-(-f.new_rows // ctx.project.dataset(f.name).shard_rows) for f in scored)
+    partitions = len(stale) + sum(-(-f.new_rows // ctx.project.dataset(f.name).shard_rows) for f in scored)
     rows = missing + new
     size = n_bytes + new * known_bytes // n_known if n_known else None
-    return _line(ctx, "image_embeddings", partitions, rows, passes=rows, n_bytes=size, model=name)
+    return stage_line(ctx, "image_embeddings", partitions, rows, passes=rows, n_bytes=size, model=name)
 
 
 def _shards(ctx: Context, forecast: _Forecast) -> list[str]:
@@ -195,7 +174,7 @@ def _subset(ctx: Context, scored: list[_Forecast]) -> Line | None:
             pointer = ctx.store.require("reference_subset", {"dataset": forecast.name})
             forecast.reference_rows = pointer.rows
     rows = sum(forecast.rows for forecast in stale)
-    return _line(ctx, "reference_subset", len(stale), rows)
+    return stage_line(ctx, "reference_subset", len(stale), rows)
 
 
 def _model(ctx: Context, scored: list[_Forecast]) -> Line | None:
@@ -223,7 +202,7 @@ def _model_changes(ctx: Context, forecast: _Forecast) -> bool:
 def _trained(ctx: Context, stage: str, partitions: int, rows: int, epochs: float) -> Line | None:
     passes = round(rows * epochs)
     model = vlm_fingerprint(ctx.project.vlm)
-    return _line(ctx, stage, partitions, rows, passes=passes, model=model, units=passes)
+    return stage_line(ctx, stage, partitions, rows, passes=passes, model=model, units=passes)
 
 
 def _losses(ctx: Context, scored: list[_Forecast]) -> Line | None:
@@ -242,7 +221,7 @@ def _losses(ctx: Context, scored: list[_Forecast]) -> Line | None:
             partitions, rows = partitions + sum(stale), rows + sum(missing)
     passes = CONDITIONS * rows
     model = vlm_fingerprint(ctx.project.vlm)
-    return _line(ctx, "losses", partitions, rows, passes=passes, model=model)
+    return stage_line(ctx, "losses", partitions, rows, passes=passes, model=model)
 
 
 def _missing_losses(ctx: Context, dataset: str, shard: str) -> set[str]:
@@ -254,17 +233,10 @@ def _missing_losses(ctx: Context, dataset: str, shard: str) -> set[str]:
 def _scores(ctx: Context, scored: list[_Forecast]) -> Line | None:
     for forecast in scored:
         forecast.scores_change = (
-            forecast.changed or forecast.model_changes or _is_stale(ctx, scores.is_current, forecast.name)
+            forecast.changed or forecast.model_changes or is_stale(ctx, scores.is_current, forecast.name)
         )
     stale = [forecast for forecast in scored if forecast.scores_change]
-    return _line(ctx, "presel_scores", len(stale), sum(forecast.rows for forecast in stale))
-
-
-def _is_stale(ctx: Context, is_current: Callable[[Context, str], bool], key: str) -> bool:
-    try:
-        return not is_current(ctx, key)
-    except NotMaterializedError:
-        return True
+    return stage_line(ctx, "presel_scores", len(stale), sum(forecast.rows for forecast in stale))
 
 
 def _recipes(
@@ -280,35 +252,14 @@ def _recipes(
         else:
             upstream = scores_change(ctx, recipe, _plain(ctx, forecast))
         rows_of[name] = _budget_rows(ctx, name, recipe, forecast)
-        if upstream or _is_stale(ctx, selection.is_current, name):
+        if upstream or is_stale(ctx, selection.is_current, name):
             selected[name] = rows_of[name]
             exact = exact and recipe.budget.tokens is None
-    yield _line(ctx, "selected_subset", len(selected), sum(selected.values()), exact=exact)
+    yield stage_line(ctx, "selected_subset", len(selected), sum(selected.values()), exact=exact)
     yield _comparison(ctx, named, selected)
-    if not train:
-        return
-    trained = [
-        n for n, r in named.items() if r.train and (n in selected or _is_stale(ctx, training.checkpoint_is_current, n))
-    ]
-    rows = sum(rows_of[name] for name in trained)
-    yield _trained(ctx, "finetuned_checkpoint", len(trained), rows, ctx.project.training.lora.epochs)
-    yield from _judged(ctx, named, trained)
-
-
-def _judged(ctx: Context, named: dict[str, RecipeSettings], trained: list[str]) -> Iterator[Line | None]:
-    """Evaluations of checkpoints that change, or were not evaluated; what compares them costs next to nothing."""
-    model = vlm_fingerprint(ctx.project.vlm)
-    models = [name for name, recipe in named.items() if recipe.train]
-    base, rows_of_base, pairs, rows = 0, 0, 0, 0
-    for benchmark in ctx.project.benchmarks if models else ():
-        each = _questions(ctx, benchmark)
-        if _is_stale(ctx, evaluation.base_is_current, benchmark):
-            base, rows_of_base = base + 1, rows_of_base + each
-        for name in models:
-            if name in trained or _is_stale(ctx, evaluation.is_current, evaluation_key(name, benchmark)):
-                pairs, rows = pairs + 1, rows + each
-    yield _line(ctx, "base_evaluation", base, rows_of_base, passes=rows_of_base, model=model, exact=False)
-    yield _line(ctx, "evaluation", pairs, rows, passes=rows, model=model, exact=False)
+    if train:
+        embedded = [name for name, recipe in named.items() if datasets[recipe.dataset].embeddings_change]
+        yield from training_lines(ctx, Selections(rows_of, selected, embedded))
 
 
 def _comparison(ctx: Context, named: dict[str, RecipeSettings], selected: dict[str, int]) -> Line | None:
@@ -318,9 +269,9 @@ def _comparison(ctx: Context, named: dict[str, RecipeSettings], selected: dict[s
         present = compare.compared_recipes(ctx, dataset) if _is_there(ctx, "manifest", dataset) else []
         anew = [name for name in selected if named[name].dataset == dataset]
         n = len({*present, *anew})
-        if n > 1 and (anew or _is_stale(ctx, compare.is_current, dataset)):
+        if n > 1 and (anew or is_stale(ctx, compare.is_current, dataset)):
             partitions, rows = partitions + 1, rows + n
-    return _line(ctx, compare.STAGE, partitions, rows)
+    return stage_line(ctx, compare.STAGE, partitions, rows)
 
 
 def _budget_rows(ctx: Context, name: str, recipe: RecipeSettings, forecast: _Forecast) -> int:
@@ -331,10 +282,3 @@ def _budget_rows(ctx: Context, name: str, recipe: RecipeSettings, forecast: _For
             return forecast.rows
     stored = ctx.store.pointer("selected_subset", {"recipe": name})
     return stored.rows if stored else forecast.rows
-
-
-def _questions(ctx: Context, benchmark: str) -> int:
-    try:
-        return len(read_benchmark(ctx, benchmark).questions)
-    except DataError:
-        return 0

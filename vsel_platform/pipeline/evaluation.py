@@ -1,7 +1,8 @@
 """Stages `base_evaluation` and `evaluation`: what the base model and a recipe's checkpoint answer on a benchmark."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,8 +10,9 @@ import pyarrow as pa
 
 from vsel_platform.config_evaluation import BASE
 from vsel_platform.evaluation.answering import Answer, answer_questions, question_row
-from vsel_platform.evaluation.benchmark import Measure
+from vsel_platform.evaluation.benchmark import Judgement, Measure
 from vsel_platform.evaluation.metric_rows import loss_measures, metric_rows, summary
+from vsel_platform.evaluation.self_questioning import answer_with_self_questions
 from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline.artifacts import fetched
 from vsel_platform.pipeline.benchmarks import (
@@ -21,6 +23,7 @@ from vsel_platform.pipeline.benchmarks import (
     split_key,
 )
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
+from vsel_platform.pipeline.equal_budget import compared_with_plain
 from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
 from vsel_platform.pipeline.parts import PartLog
 from vsel_platform.pipeline.quality import publish_checked
@@ -29,7 +32,7 @@ from vsel_platform.signals.windows import WINDOW_ROWS, WindowOptions
 from vsel_platform.storage.pointers import Pointer
 from vsel_platform.tables import TABLES
 
-CODE = "evaluation-2"
+CODE = "evaluation-3"
 
 
 def base_inputs(ctx: Context, benchmark: str) -> Inputs:
@@ -66,6 +69,23 @@ def base_is_current(ctx: Context, benchmark: str) -> bool:
     return pointer is not None and pointer.input_fingerprint == base_inputs(ctx, benchmark).fingerprint
 
 
+def is_answered(ctx: Context, recipe: str | None, benchmark: str) -> bool:
+    """Whether answers of a recipe's present checkpoint (None: of the base model) are stored, however they are read."""
+    stored = ctx.store.pointer("answers", _partition(recipe or BASE, benchmark))
+    checkpoint = ctx.store.require("finetuned_checkpoint", {"recipe": recipe}) if stored and recipe else None
+    return stored is not None and stored.fingerprint == _answers_fingerprint(ctx, benchmark, checkpoint)
+
+
+def _answers_fingerprint(ctx: Context, benchmark: str, checkpoint: Pointer | None) -> str:
+    """Names which model answered which questions how; how answers are read does not matter to them."""
+    return fingerprint(
+        vlm=vlm_fingerprint(ctx.project.vlm),
+        checkpoint=checkpoint.data_version if checkpoint else None,
+        benchmark=benchmark_fingerprint(ctx, benchmark),
+        code=CODE,
+    )
+
+
 def run_base(ctx: Context, benchmark: str) -> StageResult:
     """Evaluate the base model on a benchmark."""
     return _run(ctx, "base_evaluation", BASE, benchmark, base_inputs(ctx, benchmark), None)
@@ -81,22 +101,9 @@ def run(ctx: Context, key: str) -> StageResult:
 def _run(ctx: Context, stage: str, recipe: str, name: str, wanted: Inputs, checkpoint: Pointer | None) -> StageResult:
     start = time.perf_counter()
     benchmark = read_benchmark(ctx, name)
-    # Which model answered which questions how; how answers are read does not matter to them.
-    own = fingerprint(
-        vlm=vlm_fingerprint(ctx.project.vlm),
-        checkpoint=checkpoint.data_version if checkpoint else None,
-        benchmark=benchmark_fingerprint(ctx, name),
-        code=CODE,
-    )
+    own = _answers_fingerprint(ctx, name, checkpoint)
     answers, computed = _answers(ctx, recipe, benchmark, own, checkpoint)
-    texts = [answer["answer"] for answer in answers]
-    judgements = benchmark.format.judge(benchmark.questions, texts, benchmark.settings.compat)
-    measures: list[Measure] = [
-        *benchmark.format.measures(benchmark.questions, judgements, benchmark.settings.compat),
-        *loss_measures(benchmark.questions, answers),
-    ]
-    for answer, judgement in zip(answers, judgements, strict=True):
-        answer["parsed"], answer["score"] = judgement.parsed, judgement.score
+    rows, metadata = judged(ctx, benchmark, answers)
     partition = _partition(recipe, name)
     lineage: dict[str, Any] = {
         "fingerprint": own,
@@ -108,14 +115,6 @@ def _run(ctx: Context, stage: str, recipe: str, name: str, wanted: Inputs, check
     publish_checked(
         ctx, "answers", partition, pa.Table.from_pylist(answers, schema=TABLES["answers"].arrow_schema()), **lineage
     )
-    rows = metric_rows(
-        benchmark.questions,
-        judgements,
-        measures,
-        resamples=ctx.project.evaluation.resamples,
-        seed=ctx.project.evaluation.seed,
-    )
-    metadata = summary(benchmark.format.headline, rows, answers)
     pointer = publish_checked(
         ctx,
         "evaluation",
@@ -140,6 +139,43 @@ def _run(ctx: Context, stage: str, recipe: str, name: str, wanted: Inputs, check
         references=[pointer.reference],
         metadata=metadata,
     )
+
+
+def judged(
+    ctx: Context, benchmark: Benchmark, answers: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Judge answers (rows of the `answers` table, in the order of the questions), which get `parsed` and `score`; rows
+    of the `evaluation` table, and what to tell of them."""
+    texts = [answer["answer"] for answer in answers]
+    judgements = benchmark.format.judge(benchmark.questions, texts, benchmark.settings.compat)
+    for answer, judgement in zip(answers, judgements, strict=True):
+        answer["parsed"], answer["score"] = judgement.parsed, judgement.score
+    measures: list[Measure] = [
+        *benchmark.format.measures(benchmark.questions, judgements, benchmark.settings.compat),
+        *loss_measures(benchmark.questions, answers),
+    ]
+    return _metrics(ctx, benchmark, answers, judgements, measures)
+
+
+def _metrics(
+    ctx: Context,
+    benchmark: Benchmark,
+    answers: Sequence[Mapping[str, Any]],
+    judgements: Sequence[Judgement],
+    measures: Sequence[Measure],
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of the `evaluation` table, and what to tell of them."""
+    settings = ctx.project.evaluation
+    rows = metric_rows(benchmark.questions, judgements, measures, resamples=settings.resamples, seed=settings.seed)
+    metadata = summary(benchmark.format.headline, rows, answers)
+    headline = next((m for m in measures if m.name == benchmark.format.headline and not m.group), None)
+    if benchmark.settings.self_questioning.questions and headline is not None:
+        plain, more = compared_with_plain(
+            benchmark, answers, headline, resamples=settings.resamples, seed=settings.seed
+        )
+        rows += [{**row, "position": len(rows) + number} for number, row in enumerate(plain)]
+        metadata |= {name: value for name, value in more.items() if value is not None and math.isfinite(value)}
+    return rows, metadata
 
 
 def _answers(
@@ -175,18 +211,20 @@ def _given(ctx: Context, benchmark: Benchmark, todo: Sequence[Any], checkpoint: 
         model = load_vlm(ctx.project.vlm, ctx.project.compute.device, adapter_dir=str(adapter) if adapter else None)
         if checkpoint is None:
             confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), model.fingerprint)
-        windows = answer_questions(
-            model,
-            [question_row(question, losses=benchmark.settings.losses) for question in ordered],
-            benchmark.image,
-            max_new_tokens=benchmark.max_new_tokens,
-            options=WindowOptions(ctx.project.vlm.batch_tokens, WINDOW_ROWS),
-        )
+        rows = [question_row(question, losses=benchmark.settings.losses) for question in ordered]
+        options = WindowOptions(ctx.project.vlm.batch_tokens, WINDOW_ROWS)
+        most, asking = benchmark.max_new_tokens, benchmark.settings.self_questioning
+        if asking.questions:
+            windows = answer_with_self_questions(
+                model, rows, benchmark.image, asking, max_new_tokens=most, options=options
+            )
+        else:
+            windows = answer_questions(model, rows, benchmark.image, max_new_tokens=most, options=options)
         for window in windows:
-            yield [_row(by_id[answer.question_id], answer) for answer in window]
+            yield [answer_row(by_id[answer.question_id], answer) for answer in window]
 
 
-def _row(question: Any, answer: Answer) -> dict[str, Any]:
+def answer_row(question: Any, answer: Answer) -> dict[str, Any]:
     """A row of the `answers` table, not judged yet."""
     return {
         "question_id": question.question_id,
@@ -201,7 +239,7 @@ def _row(question: Any, answer: Answer) -> dict[str, Any]:
         "loss_sum": answer.loss_sum,
         "n_target_tokens": answer.n_target_tokens,
         "failure": answer.failure,
-        "trace": None,
+        "trace": answer.trace,
     }
 
 

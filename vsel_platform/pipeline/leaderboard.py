@@ -18,6 +18,7 @@ from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_
 from vsel_platform.pipeline.measured import answers_pointer, headline_measures
 from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.selection_cost import selection_seconds
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.tables import TABLES
 
 CODE = "leaderboard-1"
@@ -27,8 +28,8 @@ PAGE = "leaderboard_page"
 def compared_recipes(ctx: Context, benchmark: str) -> list[str]:
     """Trained recipes whose stored evaluation on a benchmark is of their present checkpoint."""
     found = []
-    for name, recipe in ctx.project.recipes.items():
-        if recipe.train and recipe.training.continue_from is None:
+    for name in ctx.project.recipes:
+        if takes_part(ctx, name):
             key = evaluation_key(name, benchmark)
             try:
                 current = evaluation.is_current(ctx, key)
@@ -37,6 +38,26 @@ def compared_recipes(ctx: Context, benchmark: str) -> list[str]:
             if current:
                 found.append(name)
     return found
+
+
+def earlier_recipes(ctx: Context, benchmark: str) -> list[str]:
+    """Trained recipes whose stored evaluation on the present questions is of an earlier state of their selection."""
+    present = compared_recipes(ctx, benchmark)
+    asked = {question.question_id for question in read_benchmark(ctx, benchmark).questions}
+    found = []
+    for name in ctx.project.recipes:
+        pointer = answers_pointer(ctx, name, benchmark) if name not in present and takes_part(ctx, name) else None
+        if pointer is not None:
+            answered = ctx.store.read(pointer, ["question_id"])["question_id"].to_pylist()
+            if asked <= set(answered):
+                found.append(name)
+    return found
+
+
+def takes_part(ctx: Context, recipe: str) -> bool:
+    """Whether a recipe is trained from the base model: what goes on from another has seen more than its own rows."""
+    settings = ctx.project.recipe(recipe)
+    return settings.train and settings.training.continue_from is None
 
 
 def inputs(ctx: Context, benchmark: str) -> Inputs:
@@ -89,6 +110,7 @@ def run(ctx: Context, name: str) -> StageResult:
     _publish_page(ctx, name, boards, lineage)
     metadata = {"recipes": sum(len(row.recipes) for row in boards[0].rows) if boards else 0}
     pointer = publish_checked(ctx, "leaderboard", {"benchmark": name}, _table(boards), metadata=metadata, **lineage)
+    record_rate(ctx, "leaderboard", "", metadata["recipes"], time.perf_counter() - start)
     return StageResult(
         "leaderboard",
         {"benchmark": name},

@@ -21,6 +21,7 @@ from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_
 from vsel_platform.pipeline.lookup import dataset_shards
 from vsel_platform.pipeline.models import embedding_fingerprint
 from vsel_platform.pipeline.quality import publish_checked
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.pipeline.training_rows import ModelRow, training_rows
 from vsel_platform.storage.pointers import Pointer
 from vsel_platform.tables import TABLES
@@ -79,6 +80,7 @@ def run(ctx: Context, recipe: str) -> StageResult:
     }
     _publish_page(ctx, recipe, found, lineage)
     pointer = publish_checked(ctx, "leakage", {"recipe": recipe}, _table(found), metadata=metadata, **lineage)
+    record_rate(ctx, "leakage", "", len(rows), time.perf_counter() - start)
     return StageResult(
         "leakage",
         {"recipe": recipe},
@@ -107,8 +109,8 @@ def _table(found: dict[str, Leakage]) -> pa.Table:
             "benchmark": name,
             "question_id": one.question_id,
             "kind": one.kind,
+            "found_in": one.image_id or one.sample_id,
             "sample_id": one.sample_id,
-            "image_id": one.image_id,
             "value": float(one.value),
         }
         for name, leaks in found.items()

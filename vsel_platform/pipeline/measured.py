@@ -18,15 +18,33 @@ def answers_pointer(ctx: Context, recipe: str, benchmark: str) -> Pointer | None
     return ctx.store.pointer("answers", {"recipe": recipe, "benchmark": benchmark})
 
 
+def stored_texts(ctx: Context, benchmark: Benchmark, recipe: str) -> list[str | None]:
+    """Stored answers to the benchmark's questions, in their order; None for one that was not answered."""
+    table = ctx.store.read_partition(
+        "answers", {"recipe": recipe, "benchmark": benchmark.name}, ["question_id", "answer"]
+    )
+    found = dict(zip(table["question_id"].to_pylist(), table["answer"].to_pylist(), strict=True))
+    return [found.get(question.question_id) for question in benchmark.questions]
+
+
+def stored_judgements(ctx: Context, benchmark: Benchmark, recipe: str) -> list[Judgement]:
+    """Stored judgements of the answers, in the order of the benchmark's questions."""
+    return [Judgement(row["parsed"], row["score"]) for row in _stored(ctx, benchmark, recipe)]
+
+
+def _stored(ctx: Context, benchmark: Benchmark, recipe: str) -> list[dict[str, Any]]:
+    table = ctx.store.read_partition("answers", {"recipe": recipe, "benchmark": benchmark.name}, COLUMNS)
+    rows: dict[str, dict[str, Any]] = {row["question_id"]: row for row in table.to_pylist()}
+    missing = dict.fromkeys(COLUMNS)
+    return [rows.get(question.question_id, missing) for question in benchmark.questions]
+
+
 def stored_measures(ctx: Context, benchmark: Benchmark, recipe: str) -> list[Measure]:
     """All metrics of a stored evaluation, over the benchmark's questions in their order; losses last.
 
     Raises NotMaterializedError if it has not been evaluated; questions that were not asked count as not answered.
     """
-    table = ctx.store.read_partition("answers", {"recipe": recipe, "benchmark": benchmark.name}, COLUMNS)
-    rows: dict[str, dict[str, Any]] = {row["question_id"]: row for row in table.to_pylist()}
-    missing = dict.fromkeys(COLUMNS)
-    answers = [rows.get(question.question_id, missing) for question in benchmark.questions]
+    answers = _stored(ctx, benchmark, recipe)
     judgements = [Judgement(answer["parsed"], answer["score"]) for answer in answers]
     return [
         *benchmark.format.measures(benchmark.questions, judgements, benchmark.settings.compat),

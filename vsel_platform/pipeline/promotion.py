@@ -14,6 +14,7 @@ from vsel_platform.pipeline.benchmarks import read_benchmark
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.measured import headline_measures
 from vsel_platform.pipeline.quality import publish_checked
+from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.tables import TABLES
 
 CODE = "promotion-1"
@@ -72,6 +73,7 @@ def run(ctx: Context, recipe: str) -> StageResult:
     pointer = publish_checked(
         ctx, "promotion", {"recipe": recipe}, _table(champion, ruling), metadata=metadata, **lineage
     )
+    record_rate(ctx, "promotion", "", 1, time.perf_counter() - start)
     return StageResult(
         "promotion",
         {"recipe": recipe},

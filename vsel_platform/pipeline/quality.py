@@ -135,12 +135,10 @@ def no_leakage(ctx: Context, partition: dict[str, str], table: pa.Table) -> Outc
     for row in table.select(["benchmark", "question_id"]).to_pylist():
         concerned.setdefault(row["benchmark"], set()).add(row["question_id"])
     shares = {name: len(found) / len(read_benchmark(ctx, name).questions) for name, found in concerned.items()}
-    found = ", ".join(
-        f"{name} {len(concerned[name])} questions ({share:.2%})" for name, share in sorted(shares.items())
-    )
-    return Outcome(
-        "no_leakage", all(share <= limit for share in shares.values()), f"{found or 'none'}; {limit:.2%} allowed"
-    )
+    found = ", ".join(f"{name} {len(concerned[name])} questions ({shares[name]:.2%})" for name in sorted(shares))
+    passed = all(share <= limit for share in shares.values())
+    advice = "" if passed else "; look at the table leakage, drop the rows or raise evaluation.leakage.max_share"
+    return Outcome("no_leakage", passed, f"in the selected rows: {found or 'none'}; {limit:.2%} allowed{advice}")
 
 
 SPECIAL_CHECKS: dict[str, dict[str, Callable[[Context, dict[str, str], pa.Table], Outcome]]] = {

@@ -77,7 +77,7 @@ def present_sources(ctx: Context, recipe: RecipeSettings) -> Sources:
 def inputs(ctx: Context, name: str) -> Inputs:
     """Inputs of a recipe's selection."""
     recipe = ctx.project.recipe(name)
-    settings = recipe.model_dump(mode="json", exclude={"train"})
+    settings = recipe.model_dump(mode="json", exclude={"train", "training"})
     method = "" if recipe.method in OWN_PIPELINE else composition(ctx.project, recipe).settings_fingerprint
     return inputs_of(present_sources(ctx, recipe).pointers, recipe=settings, method=method, code=SELECTION_CODE)
 

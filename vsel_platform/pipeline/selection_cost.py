@@ -27,7 +27,8 @@ def selection_seconds(ctx: Context, recipe: str) -> float | None:
     """
     settings = ctx.project.recipe(recipe)
     rows = ctx.store.require("manifest", {"dataset": settings.dataset}).rows
-    units: list[tuple[str, str, int]] = [("selected_subset", "", rows)]
+    selected = ctx.store.require("selected_subset", {"recipe": recipe}).rows
+    units: list[tuple[str, str, int]] = [("selected_subset", "", selected)]
     for need in needs_of(ctx.project, settings):
         if need in _MODEL_OF:
             units.append((need, _MODEL_OF[need](ctx), rows))

@@ -130,5 +130,5 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
         computed=len(rows),
         seconds=time.perf_counter() - start,
         references=[pointer.reference],
-        metadata=report.to_dict(),
+        metadata=report.to_dict() | {"continued from": parent.reference for parent in parents},
     )

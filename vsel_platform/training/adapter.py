@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def add_lora(model: Any, parts: ModelParts, settings: LoraSettings, *, base_name
     add_extras(model, parts.projectors[0], settings.prototypes)
     if train_projector:
         for path in parts.projectors:
-            model.get_submodule(path).float()
+            _widen(model.get_submodule(path), model.dtype)
     language = [] if settings.projector_only else language_targets(model, parts, settings.targets)
     vision = vision_targets(model, parts, settings.vision.targets) if settings.vision.rank else []
     config = peft.LoraConfig(
@@ -58,6 +59,21 @@ def add_lora(model: Any, parts: ModelParts, settings: LoraSettings, *, base_name
     # peft would name the directory that the weights came from, a place in a cache for a hub model.
     peft_model.peft_config["default"].base_model_name_or_path = base_name
     return peft_model
+
+
+def _widen(module: Any, dtype: Any) -> None:
+    """Make a module's weights float32; what goes in may have any dtype, what comes out has `dtype`."""
+    module.float()
+    module.register_forward_pre_hook(_floats)
+    module.register_forward_hook(partial(_narrowed, dtype))
+
+
+def _floats(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(argument.float() for argument in arguments)
+
+
+def _narrowed(dtype: Any, module: Any, arguments: Any, output: Any) -> Any:
+    return output.to(dtype)
 
 
 def language_targets(model: Any, parts: ModelParts, targets: str | None) -> list[str]:

@@ -30,27 +30,31 @@ from vsel_platform.training.callbacks import Observer
 from vsel_platform.training.model_card import model_card
 from vsel_platform.training.resume import TrainingStates
 from vsel_platform.training.rows_loss import RowsLoss
-from vsel_platform.training.runtime import training_arguments
+from vsel_platform.training.runtime import placed, training_arguments
 from vsel_platform.training.schedule import epoch_means, learning_rate_factor
 from vsel_platform.training.step_rows import StepLoader
 from vsel_platform.training.trainer import History, RowsTrainer
 
 FEATURE_CACHE_GIB = 4.0
+THROUGHPUT_POINTS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
     """What a training run did; losses are means over the steps of the first and of the last epoch [nat/token].
 
-    What was measured at every step lies beside the adapter, in `losses.json`. rows_per_s and tokens_per_s are those of
+    `training_seconds` are those of the steps and of the pictures in them, without loading the model. What was measured
+    at every step lies beside the adapter, in `losses.json`. rows_per_s and tokens_per_s are those of
     the steps (of all processes together). resumed_at: step that a killed training went on from, 0: from the start.
-    n_questions: turns that were learned as the virtual user's questions.
+    n_questions: turns that were learned as the virtual user's questions. throughput: (step, rows/s, tokens/s) over the
+    steps before, at most 100 of them.
     """
 
     steps: int
     rows: int
     n_skipped: int
     seconds: float
+    training_seconds: float
     first_epoch_loss: float
     last_epoch_loss: float
     trainable_parameters: int
@@ -59,6 +63,7 @@ class TrainingReport:
     tokens_per_s: float
     resumed_at: int = 0
     n_questions: int = 0
+    throughput: tuple[tuple[int, float, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -109,10 +114,17 @@ def train_lora(
     model = load_vlm(base, device, adapter_dir=start_from)
     if job.confirm is not None and start_from is None:
         job.confirm(model.fingerprint)
-    with _seeded(settings.seed, device), tempfile.TemporaryDirectory(prefix="vsel-training-") as name:
+    with (
+        _seeded(settings.seed, device),
+        placed(model.device, job.share),
+        tempfile.TemporaryDirectory(prefix="vsel-training-") as name,
+    ):
         run = _Run(model, base, rows, settings, images, job, Path(job.share.agreed(name)))
+        begun = time.perf_counter()
         history = run.train()
-    report = _report(run, history, rows, settings, time.perf_counter() - start)
+        training_seconds = time.perf_counter() - begun
+    seconds = (time.perf_counter() - start, training_seconds)
+    report = _report(run, history, rows, settings, seconds)
     if not job.share.is_main:
         return report
     card = model_card(
@@ -169,7 +181,7 @@ class _Run:
         observer = Observer(job.states, job.runtime.checkpoint_minutes, job.share, job.on_step)
         trainer = RowsTrainer(
             self._loss,
-            training_arguments(settings, job.runtime, self._directory, self._loss_device(), job.name),
+            training_arguments(settings, job.runtime, self._directory, self._loss_device(), job.name, job.share),
             len(steps),
             self.loader.load,
             optimizer=self._optimizer,
@@ -182,6 +194,7 @@ class _Run:
         state = self._restored()
         if state is not None:
             self.resumed_at = int(state.name.rpartition("-")[2])
+            trainer.recall(state)
         try:
             trainer.train(resume_from_checkpoint=None if state is None else str(state))
         finally:
@@ -214,7 +227,7 @@ def _of_peft_model(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _report(
-    run: _Run, history: History, rows: Sequence[ConversationRow], settings: LoraSettings, seconds: float
+    run: _Run, history: History, rows: Sequence[ConversationRow], settings: LoraSettings, seconds: tuple[float, float]
 ) -> TrainingReport:
     first, last = epoch_means(history.loss, settings.epochs)
     planned = len(run.loader.plan.rows)
@@ -225,7 +238,8 @@ def _report(
         steps=len(history.loss),
         rows=len(run.trained),
         n_skipped=len(rows) - len(run.loader.rows) + planned - len(run.trained),
-        seconds=seconds,
+        seconds=seconds[0],
+        training_seconds=seconds[1],
         first_epoch_loss=first,
         last_epoch_loss=last,
         trainable_parameters=run.trainable_parameters,
@@ -234,7 +248,17 @@ def _report(
         tokens_per_s=fmean(history.tokens[quick]) / spent,
         resumed_at=run.resumed_at,
         n_questions=len(run.questions),
+        throughput=tuple(_throughput(history)),
     )
+
+
+def _throughput(history: History) -> Iterator[tuple[int, float, float]]:
+    size = max(1, -(-len(history.seconds) // THROUGHPUT_POINTS))
+    for start in range(0, len(history.seconds), size):
+        part = slice(start, start + size)
+        seconds = max(sum(history.seconds[part]), 1e-9)
+        end = min(start + size, len(history.seconds))
+        yield end, round(sum(history.rows[part]) / seconds, 2), round(sum(history.tokens[part]) / seconds, 1)
 
 
 @contextmanager

@@ -18,23 +18,27 @@ class TrainingStates:
     def save(self, step: int, directory: Path) -> None:
         """Keep the files of `directory` as the state after `step`, and remove older states."""
         own = f"{self._prefix}/{step:012d}"
-        for file in sorted(directory.iterdir()):
-            self._files.put(f"{own}/{file.name}", file)
+        for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+            self._files.put(f"{own}/{file.relative_to(directory).as_posix()}", file)
         self._files.write(f"{own}/{WHOLE}", b"")
-        for state in {name.rpartition("/")[0] for name, _ in self._files.list(self._prefix)} - {own}:
+        for state in {self._state_of(name) for name, _ in self._files.list(self._prefix)} - {own}:
             self._files.delete_tree(state)
+
+    def _state_of(self, name: str) -> str:
+        return f"{self._prefix}/{name.removeprefix(self._prefix + '/').partition('/')[0]}"
 
     def restore(self, directory: Path) -> Path | None:
         """Write the newest whole state to `directory`/checkpoint-<step>; that directory, None if there is none."""
         names = [name for name, _ in self._files.list(self._prefix)]
-        states = sorted(name.rpartition("/")[0] for name in names if name.endswith(f"/{WHOLE}"))
+        states = sorted(state for name in names if name == f"{(state := self._state_of(name))}/{WHOLE}")
         if not states:
             return None
         target = directory / f"checkpoint-{int(states[-1].rpartition('/')[2])}"
-        target.mkdir(parents=True)
         for name in names:
-            if name.startswith(states[-1] + "/") and not name.endswith(f"/{WHOLE}"):
-                (target / name.rpartition("/")[2]).write_bytes(self._files.read(name))
+            if name.startswith(states[-1] + "/") and name != f"{states[-1]}/{WHOLE}":
+                place = target / name.removeprefix(states[-1] + "/")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(self._files.read(name))
         return target
 
     def clear(self) -> None:

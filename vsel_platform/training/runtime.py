@@ -1,29 +1,42 @@
 """Arguments of transformers' Trainer: where a training runs and whom it tells."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from vsel_platform.config_training import LoraSettings, RuntimeSettings
 from vsel_platform.errors import ConfigError
+from vsel_platform.ranks import Share, environment_of, forget_accelerate
 
 LOG_EVERY = 10
 
 
+@contextmanager
+def placed(device: str, share: Share) -> Iterator[None]:
+    """Inside, a Trainer of a process alone uses `device`, be it not the first one; nothing of it is left behind.
+
+    The device of a process in a group is given by its number.
+    """
+    alone = share.world == 1
+    with environment_of({"ACCELERATE_TORCH_DEVICE": device} if alone else {}):
+        try:
+            yield
+        finally:
+            if alone:
+                forget_accelerate()
+
+
 def training_arguments(
-    settings: LoraSettings, runtime: RuntimeSettings, directory: Path, device: str, name: str
+    settings: LoraSettings, runtime: RuntimeSettings, directory: Path, device: str, name: str, share: Share
 ) -> transformers.TrainingArguments:
-    """Arguments for a run in `directory`. Raises ConfigError if a configuration file or a tracker is missing."""
-    options: dict[str, Any] = {}
-    for kind in ("deepspeed", "fsdp"):
-        file = getattr(runtime, kind)
-        if file is not None and not Path(file).is_file():
-            raise ConfigError(f"training.runtime.{kind}: no file {file}")
-    if runtime.deepspeed:
-        options["deepspeed"] = runtime.deepspeed
-    if runtime.fsdp:
-        options |= {"fsdp": "full_shard auto_wrap", "fsdp_config": runtime.fsdp}
+    """Arguments for a run in `directory`, made inside `placed`. Raises ConfigError if a configuration file, a tracker
+    or DeepSpeed is missing, or if what shards a model has no devices to do so."""
+    options = _sharding(runtime, device, share)
     try:
         arguments = transformers.TrainingArguments(
             output_dir=str(directory),
@@ -41,11 +54,34 @@ def training_arguments(
             log_level="error",
             remove_unused_columns=False,
             dataloader_pin_memory=False,
+            ddp_find_unused_parameters=False,  # RowsLoss uses all
             use_cpu=device.startswith("cpu"),
             **options,
         )
     except (ImportError, ValueError) as error:
         raise ConfigError(f"training.runtime: {error}") from error
-    # One process, one device: more that are visible belong to others.
-    arguments._n_gpu = min(1, arguments.n_gpu)
+    if share.world == 1 and device.startswith("cuda"):
+        # By default it is the first one, and all that are visible work; others may belong to somebody else.
+        torch.cuda.set_device(device)
+        arguments.__dict__["_setup_devices"] = torch.device(device)
+        arguments._n_gpu = 1
     return arguments
+
+
+def _sharding(runtime: RuntimeSettings, device: str, share: Share) -> dict[str, Any]:
+    for kind in ("deepspeed", "fsdp"):
+        file = getattr(runtime, kind)
+        if file is None:
+            continue
+        if not Path(file).is_file():
+            raise ConfigError(f"training.runtime.{kind}: no file {file}")
+        if share.world == 1 or device.startswith("cpu"):
+            raise ConfigError(
+                f"training.runtime.{kind}: shares a model between CUDA devices; set compute.processes to their number, "
+                f"or take the option out (now: {share.world} process(es) on {device})"
+            )
+    if runtime.deepspeed:
+        if find_spec("deepspeed") is None:
+            raise ConfigError("training.runtime.deepspeed: DeepSpeed is not installed; pip install deepspeed")
+        return {"deepspeed": runtime.deepspeed}
+    return {"fsdp": True, "fsdp_config": runtime.fsdp} if runtime.fsdp else {}

@@ -33,7 +33,7 @@ def step_plan(lengths: Sequence[int], has_image: Sequence[bool], settings: LoraS
 
     `lengths` [tokens] and `has_image` of every row are what `settings.order` looks at. Rows of a step are dealt out to
     the processes by length, so that they wait for each other as little as possible. The last step may be smaller. A row
-    stands in a step twice only where an epoch ends in it; it then counts to the later epoch.
+    stands in a step twice only where an epoch ends in it.
     """
     if settings.order == "random":
         total = max(1, round(settings.epochs * len(lengths)))
@@ -50,9 +50,9 @@ def step_plan(lengths: Sequence[int], has_image: Sequence[bool], settings: LoraS
     plan: list[list[list[PlannedRow]]] = []
     done = 0
     for step in steps:
-        epoch_of = {row: (done + place) // len(lengths) for place, row in enumerate(step)}
-        parts = balanced_parts(step, lengths, world) if world > 1 else [step]
-        plan.append([[(row, epoch_of[row]) for row in part] for part in parts])
+        places = range(len(step))
+        parts = balanced_parts(places, [lengths[row] for row in step], world) if world > 1 else [places]
+        plan.append([[(step[place], (done + place) // len(lengths)) for place in part] for part in parts])
         done += len(step)
     return StepPlan(plan)
 

@@ -10,17 +10,16 @@ import numpy as np
 
 from vsel_platform.models.batching import BatchLimits
 from vsel_platform.models.image_features import TowerFeatures
-from vsel_platform.models.images import (
-    ContentFailure,
-    ImageInput,
-    ImageProvider,
-    Preprocessed,
-    attempt_image,
-)
-from vsel_platform.models.vlm import ModelForward, ShownImage
+from vsel_platform.models.images import ContentFailure, ImageInput, ImageProvider, Preprocessed, attempt_image
+from vsel_platform.models.llava_forward import LlavaForward
+from vsel_platform.models.vlm import ShownImage
 
 if TYPE_CHECKING:
     import torch
+
+    from vsel_platform.models.family_adapter import FamilyAdapter
+
+    Adapter = LlavaForward | FamilyAdapter
 
 DECODE_WORKERS = 2
 
@@ -43,12 +42,16 @@ class StepImages:
     its pictures are loaded at every step.
     """
 
-    def __init__(self, model: ModelForward, images: ImageProvider, *, trained: bool, keep_bytes: int) -> None:
+    def __init__(self, model: "Adapter", images: ImageProvider, *, trained: bool, keep_bytes: int) -> None:
         self._model = model
         self._images = images
         self._trained = trained
         self._tower = TowerFeatures(
-            model, self._preprocessed, limits=BatchLimits(), decode_workers=DECODE_WORKERS, keep_bytes=keep_bytes
+            model,
+            self._preprocessed,
+            limits=BatchLimits(),
+            decode_workers=DECODE_WORKERS,
+            keep_bytes=0 if trained else keep_bytes,
         )
         self._pool = ThreadPoolExecutor(DECODE_WORKERS, thread_name_prefix="training-images")
         self._pending: dict[str, Future[Preprocessed]] = {}
@@ -63,35 +66,40 @@ class StepImages:
     def load(self, image_ids: Sequence[str]) -> LoadedImages:
         """The images, each once; what was loaded ahead for other rows is forgotten."""
         wanted = list(dict.fromkeys(image_ids))
+        features: dict[str, torch.Tensor] = {}
         pixels: dict[str, Preprocessed] = {}
-        failed: dict[str, ContentFailure] = {}
         if self._trained:
-            for image_id in wanted:
-                found = attempt_image(image_id, partial(self._preprocessed, image_id))
-                if isinstance(found, ContentFailure):
-                    failed[image_id] = found
-                else:
-                    pixels[image_id] = found
-            self._measure(pixels)
-            features: Mapping[str, torch.Tensor] = {}
+            self.ahead(wanted)
+            found = {i: attempt_image(i, partial(self._preprocessed, i)) for i in wanted}
+            failed = {i: own for i, own in found.items() if isinstance(own, ContentFailure)}
+            pixels = {i: own for i, own in found.items() if not isinstance(own, ContentFailure)}
+            self._measure([i for i in pixels if i not in self._shown])
         else:
-            features, failures = self._tower.get(wanted)
-            failed.update(failures)
-            for image_id, feature in features.items():
-                self._shown[image_id] = ShownImage(len(feature), self._tower.layouts.get(image_id, ()))
+            features, failed = self._tower.get(wanted)
+            self._describe(features)
         self._pending.clear()
         return LoadedImages(features, pixels, {i: self._shown[i] for i in wanted if i not in failed}, failed)
 
-    def _measure(self, pixels: Mapping[str, Preprocessed]) -> None:
-        """How many tokens new images have; only the tower knows."""
+    def _describe(self, features: "Mapping[str, torch.Tensor]") -> None:
+        for image_id, feature in features.items():
+            self._shown[image_id] = ShownImage(len(feature), self._tower.layouts.get(image_id, ()))
+
+    def _measure(self, image_ids: Sequence[str]) -> None:
+        """How many tokens images have, which with most models only the tower knows; without dropout, whose random
+        numbers a resumed training would draw in another order."""
         import torch
 
-        new = [i for i in pixels if i not in self._shown]
-        with torch.no_grad():
-            counts = [len(feature) for feature in self._model.features([pixels[i] for i in new])] if new else []
-        for image_id, count in zip(new, counts, strict=True):
-            own = pixels[image_id]
-            self._shown[image_id] = ShownImage(count, own.layout if isinstance(own, ImageInput) else ())
+        if isinstance(self._model, LlavaForward):
+            self._shown.update({i: ShownImage(self._model.image_tokens) for i in image_ids})
+            return
+        module = self._model.model
+        before = module.training
+        module.eval()
+        try:
+            with torch.no_grad():
+                self._describe(self._tower.get(image_ids)[0])
+        finally:
+            module.train(before)
 
     def _preprocessed(self, image_id: str) -> Preprocessed:
         pending = self._pending.get(image_id)

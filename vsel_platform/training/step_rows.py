@@ -1,6 +1,7 @@
 """The rows of every optimiser step: planned before, rendered and with their images when their turn comes."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,10 +66,15 @@ class StepLoader:
         if any(image in images.failed for image in row.images):
             return None
         try:
-            rendered = self._render(row, epoch, [images.shown[image] for image in row.images])
+            rendered = self._render(row, epoch, self._shown(row, images))
         except DataError:
             return None
         return Example(row.sample_id, rendered, tuple(row.images)) if rendered.n_targets else None
+
+    def _shown(self, row: ConversationRow, images: LoadedImages) -> list[ShownImage]:
+        own = [images.shown[image] for image in row.images]
+        counts = self._model.row_tokens([image.n_tokens for image in own])
+        return [replace(image, n_tokens=count) for image, count in zip(own, counts, strict=True)]
 
     def _render(self, row: ConversationRow, epoch: int, shown: Sequence[ShownImage]) -> RenderedRow:
         turns = with_questions_asked(row.turns, self.asked(row, epoch))

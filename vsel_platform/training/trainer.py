@@ -177,6 +177,7 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
     def _backward(self, model: Any, part: Part, units: float, *, last: bool) -> tuple[float, torch.Tensor]:
         # Processes' gradients are averaged; this is the share of a sum.
         world = self.accelerator.num_processes
+        self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed takes a step with the last part alone
         with nullcontext() if last or world == 1 else self.accelerator.no_sync(model):
             loss, nll = model(part)
             self.accelerator.backward(loss * (world / units))
@@ -237,6 +238,9 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         directory = Path(resume_from_checkpoint)
         (self.model if model is None else model).load_state_dict(load_file(directory / TRAINABLE_FILE), strict=False)
+
+    def recall(self, directory: Path) -> None:
+        """Take up the history that lies with a state."""
         stored, failed = orjson.loads((directory / HISTORY_FILE).read_bytes())
         self.failed = set(failed)
         for name, values in stored.items():

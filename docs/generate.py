@@ -4,7 +4,7 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
@@ -106,11 +106,14 @@ def walk(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseMode
 
 
 def nested_model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The model that an annotation holds, and whether it holds it as the values of a mapping."""
+    """The model that an annotation holds (or null), and whether it holds it as the values of a mapping."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
-    if get_origin(annotation) is dict:
-        return nested_model(get_args(annotation)[1])[0], True
+    if origin is dict:
+        return nested_model(arguments[1])[0], True
+    if origin in (Union, types.UnionType):
+        return next((found for part in arguments if (found := nested_model(part))[0] is not None), (None, False))
     return None, False
 
 
@@ -146,6 +149,8 @@ def annotation_text(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in PLAIN_TYPES:
         return PLAIN_TYPES[annotation]
+    if origin is Annotated:
+        return annotation_text(arguments[0])
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):

@@ -2,7 +2,7 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
@@ -45,6 +45,8 @@ def test_every_key_of_a_project_file_is_documented_in_its_section() -> None:
     everything = {
         "name": "x",
         "datasets": {"<name>": {"source": "a.json"}},
+        "second_vlm": {"model": "m"},
+        "benchmarks": {"<name>": {"format": "rows", "questions": "q.json"}},
         "recipes": {"<name>": {"dataset": "<name>", "budget": {"rows": 1}}},
     }
     dumped = Project.model_construct(**parse_with_any_name(everything)).model_dump(mode="json", exclude={"base_dir"})
@@ -57,11 +59,15 @@ def test_every_key_of_a_project_file_is_documented_in_its_section() -> None:
 
 
 def parse_with_any_name(data: dict[str, Any]) -> dict[str, Any]:
-    """Field values of a project whose one dataset and recipe are called `<name>`, as in the headings."""
+    """Field values of a project whose one dataset, benchmark and recipe are called `<name>`, as in the headings."""
     text = yaml.safe_dump(data).replace("<name>", "placeholder")
-    project = parse_project(text, base_dir=".")
+    champion = {"recipe": "other", "benchmark": "placeholder"}
+    named = yaml.safe_load(text)
+    first = named["recipes"]["placeholder"]
+    named["recipes"] = {"placeholder": first | {"training": {"champion": champion}}, "other": first}
+    project = parse_project(yaml.safe_dump(named), base_dir=".")
     values = dict(project)
-    return values | {key: {"<name>": next(iter(values[key].values()))} for key in ("datasets", "recipes")}
+    return values | {key: {"<name>": next(iter(values[key].values()))} for key in ("datasets", "benchmarks", "recipes")}
 
 
 def test_every_key_and_every_section_has_a_meaning() -> None:
@@ -101,12 +107,17 @@ class Part(BaseModel):
     share: float = Field(0.5, gt=0, le=1, description="Share of a | b.")
 
 
+Short = Annotated[str, Field(pattern="^[a-z]+$")]
+
+
 class Whole(BaseModel):
     """Everything."""
 
     kind: Literal["a", "b"] = Field("a", description="Which.")
     limit: int | None = Field(None, ge=3, description="At most.")
-    parts: dict[str, Part] = Field(default_factory=dict)
+    parts: dict[Short, Part] = Field(default_factory=dict)
+    last: Short | None = Field(None, description="Its name.")
+    spare: Part | None = Field(None, description="Another.")
     first: Part = Part(share=0.25)
     second: Part = Part()
     names: tuple[str, ...] = Field(("x", "true"), description="Names.")
@@ -118,6 +129,8 @@ def test_types_bounds_defaults_and_meanings_are_spelled_out() -> None:
         "| `kind` | `a` or `b` | `a` | Which. |",
         "| `limit` | integer or null, >= 3 | `null` | At most. |",
         "| `parts` | mapping (name: section) | `{}` | How much of it. |",
+        "| `last` | text or null | `null` | Its name. |",
+        "| `spare` | section or null | `null` | Another. |",
         "| `first` | section | `{share: 0.25}` | How much of it. |",
         "| `second` | section | its defaults | How much of it. |",
         "| `names` | list of text | `[x, 'true']` | Names. |",
@@ -127,7 +140,7 @@ def test_types_bounds_defaults_and_meanings_are_spelled_out() -> None:
 
 
 def test_a_model_that_is_used_twice_has_one_section() -> None:
-    assert list(generate.sections(Whole)) == ["Top level", "`parts.<name>`, `first`, `second`"]
+    assert list(generate.sections(Whole)) == ["Top level", "`parts.<name>`, `spare`, `first`, `second`"]
 
 
 def test_a_type_without_words_is_an_error_and_not_a_blank() -> None:

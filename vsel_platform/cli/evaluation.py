@@ -34,12 +34,13 @@ def leaderboard(
     from vsel_platform.reports.leaderboard import leaderboard_markdown, leaderboard_page
 
     ctx = open_context(project)
-    recipes = compared_recipes(ctx, benchmark)
+    earlier = earlier_recipes(ctx, benchmark)
+    recipes = [*compared_recipes(ctx, benchmark), *earlier]
     if not recipes:
-        raise EvaluationError(
-            f"no trained recipe has answered {benchmark} in its present state; run `vsel run --train`"
-        )
+        raise EvaluationError(f"no trained recipe has answered {benchmark}; run `vsel run --train`")
     boards = boards_of(ctx, read_benchmark(ctx, benchmark), recipes)
+    if earlier:
+        typer.echo(f"of an earlier state of their selection: {', '.join(earlier)}; run `vsel run --train`", err=True)
     if json:
         print_json([board.to_dict() for board in boards])
     else:

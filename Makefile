@@ -9,7 +9,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo ui test lint bench docs base clean
+.PHONY: setup demo ui test lint evidence bench docs base clean
 
 setup: $(READY)  ## virtual environment with pinned dependencies
 
@@ -32,6 +32,9 @@ lint: setup  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+evidence: setup  ## methods x budgets x seeds on the embedded rows, and their leaderboard; resumable
+	@$(BIN)/vsel evidence
 
 bench: setup  ## every benchmark at full size; see docs/benchmarks.md
 	@missed=""; for file in benchmarks/bench_*.py; do \

@@ -125,7 +125,8 @@ class VlmSettings(Settings):
     revision: str | None = Field(None, description="Hub revision (commit) to pin.")
     template: str | None = Field(
         None,
-        description="Conversation template: `vicuna_v1` (default) or `plain` for LLaVA-1.5; all other families have "
+        description="Conversation template: `vicuna_v1` (default), `vicuna_v1_sq` (SQ-LLaVA), `llava_plain` (captions "
+        "without a question, for pre-training) or `plain` (no roles) for LLaVA-1.5; all other families have "
         "their own, `chat`.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Precision of the model.")

@@ -41,6 +41,9 @@ class SelfQuestioningSettings(Settings):
     ratio: float = Field(0.0, ge=0, le=1, description="Probability that a later question of an image row is learned.")
     seed: int = Field(12345, description="Seed of the draw, which depends on epoch, row and turn besides.")
     question_weight: float = Field(1.0, gt=0, description="Weight of a question's tokens against an answer's.")
+    dedicated_token: bool = Field(
+        False, description="The virtual user has a token of its own, which learns, in place of the words VUSER:."
+    )
 
 
 class PrototypeSettings(Settings):
@@ -92,7 +95,8 @@ class LoraSettings(Settings):
         False, description="Keep only the inputs of layers and compute the rest again: less memory, more time."
     )
     quantization: Literal["none", "nf4"] = Field(
-        "none", description="nf4: the frozen weights in 4 bits (QLoRA); needs bitsandbytes and a GPU."
+        "none",
+        description="nf4: the frozen language model in 4 bits (QLoRA); needs bitsandbytes, the extra `qlora`.",
     )
     max_unusable: float = Field(
         0.05, ge=0, le=1, description="Training is refused above this share of rows without a token to learn."
@@ -115,6 +119,9 @@ class RuntimeSettings(Settings):
         5.0, ge=0, description="A killed training resumes from a state at most this old [min]; 0: from its last step."
     )
     report_to: tuple[Reporter, ...] = Field((), description="Trackers that get losses and rates besides.")
+    log_dir: str = Field(
+        "logs", description="Directory of what trackers write on this machine; beside the project file."
+    )
     deepspeed: str | None = Field(
         None, description="DeepSpeed configuration (JSON file; examples/zero2.json) for `compute.processes` > 1."
     )
@@ -134,3 +141,9 @@ class TrainingSettings(Settings):
 
     lora: LoraSettings = LoraSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+
+    @model_validator(mode="after")
+    def _whole_where_quantized(self) -> Self:
+        if self.lora.quantization != "none" and (self.runtime.deepspeed or self.runtime.fsdp):
+            raise ValueError("lora.quantization: 4-bit weights cannot be shared out by deepspeed or fsdp; choose one")
+        return self

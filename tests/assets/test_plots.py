@@ -208,7 +208,11 @@ def test_metrics_are_listed_with_intervals_and_what_was_not_understood(tmp_path)
     metadata = plots.evaluation(ctx, "typical", "held_out")  # without the base model there is nothing to compare
     assert set(metadata) == {"metrics"}
     rows = [row.strip("| ").split(" | ") for row in table_rows(metadata["metrics"])]
-    assert [row[:2] for row in rows[:3]] == [[r"exact\_match", "all"], [r"exact\_match", "colour"], [r"exact\_match", "side"]]
+    assert [row[:2] for row in rows[:3]] == [
+        [r"exact\_match", "all"],
+        [r"exact\_match", "colour"],
+        [r"exact\_match", "side"],
+    ]
     assert rows[0][2].startswith("40.0 (")
     assert rows[2][2:] == ["0.0 (0.0 to 0.0)", "percent", "100", "0"]
     assert [row[0] for row in rows[3:]] == ["loss"] * 3
@@ -219,9 +223,13 @@ def test_evaluation_says_when_its_adapter_is_older_than_the_selection(tmp_path):
     publish_content(ctx, tmp_path)
     publish_selection(ctx, tmp_path)
     publish_evaluation(ctx)
-    assert "trained on 14 rows of the present selection" in str(plots.evaluation(ctx, "typical", "held_out")["notes"].value)
+    assert "trained on 14 rows of the present selection" in str(
+        plots.evaluation(ctx, "typical", "held_out")["notes"].value
+    )
     assert "checkpoint" not in plots.selection(ctx, "typical")
     rows = ctx.store.read_partition("selected_subset", {"recipe": "typical"}).to_pylist()
     publish(ctx, "selected_subset", {"recipe": "typical"}, rows[1:])
     assert "14 rows of an earlier state" in str(plots.selection(ctx, "typical")["checkpoint"].value)
-    assert "14 rows of an earlier state of the selection" in str(plots.evaluation(ctx, "typical", "held_out")["notes"].value)
+    assert "14 rows of an earlier state of the selection" in str(
+        plots.evaluation(ctx, "typical", "held_out")["notes"].value
+    )

@@ -21,7 +21,10 @@ def test_the_project_loads_and_its_files_exist(project_file: Path, small: DemoDa
     settings = project.dataset(DATASET)
     assert json.loads(Path(project.resolve(settings.source)).read_text("utf-8")) == small.pool
     assert Path(settings.image_root) == small.images
-    assert json.loads(Path(project.resolve(project.benchmark("held_out").questions)).read_text("utf-8")) == small.evaluation
+    assert (
+        json.loads(Path(project.resolve(project.benchmark("held_out").questions)).read_text("utf-8"))
+        == small.evaluation
+    )
     assert Path(project.benchmark("held_out").image_root) == small.images
     assert project.recipe("presel_15").method == "presel"
     assert project.recipe("random_15").budget == project.recipe("presel_15").budget

@@ -61,7 +61,7 @@ def test_what_is_no_new_question_with_a_whole_answer_is_dropped_and_counted(ques
 
 
 def test_questions_that_were_drawn_twice_are_counted():
-    assert made(dropped=[Generated("Where?", 3)] * 2)[1] == {"repeated": 2}
+    assert made(dropped=[Generated("Where?", 3)] * 2)[1] == {"blank_repeated_or_too_long": 2}
 
 
 def test_a_question_is_proposed_once_for_the_same_images():

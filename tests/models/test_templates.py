@@ -174,3 +174,11 @@ def test_a_question_prompt_is_the_text_in_front_of_the_blank_before_the_question
     prompt = template.question_prompt(TURNS[:2], end="</s>").text
     assert prompt.endswith("A cat.</s>VUSER:")
     assert template.render([*TURNS[:2], ("vuser", "Where?")], end="</s>").text.startswith(prompt + " Where?</s>")
+
+
+def test_llava_plain_is_the_image_and_the_caption():
+    turns = [("user", "<image>\nDescribe it briefly."), ("assistant", "A red bus.")]
+    rendered = load_template("llava_plain").render(turns, end="</s>")
+    assert rendered.text == "<image>A red bus.\n"
+    assert rendered.answers == ((7, 18),)
+    assert load_template("llava_plain").prompt(turns[:1], end="</s>").text == "<image>"

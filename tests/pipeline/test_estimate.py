@@ -45,9 +45,15 @@ CHANGES = {
     "model": ({"vlm.max_tokens": 250}, FROM["reference_model"]),
     "training": ({"training.lora": {"rank": 2, "batch_rows": 8}}, CHECKPOINTS),
     "questions": ({"benchmarks.held_out.rows": 3}, ["leakage", "base_evaluation", "evaluation", "leaderboard"]),
-    "how answers are read": ({"benchmarks.held_out.compat": "robust"}, ["base_evaluation", "evaluation", "leaderboard"]),
+    "how answers are read": (
+        {"benchmarks.held_out.compat": "robust"},
+        ["base_evaluation", "evaluation", "leaderboard"],
+    ),
     "leakage": ({"evaluation.leakage.words": 9}, ["leakage"]),
-    "champion": ({"recipes.presel.training": {"champion": {"recipe": "random", "benchmark": "held_out"}}}, ["promotion"]),
+    "champion": (
+        {"recipes.presel.training": {"champion": {"recipe": "random", "benchmark": "held_out"}}},
+        ["promotion"],
+    ),
     "parent": ({"recipes.presel.training": {"continue_from": "random"}}, CHECKPOINTS),
 }
 

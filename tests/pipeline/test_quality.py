@@ -135,7 +135,9 @@ def test_the_share_of_a_benchmark_that_leaks_is_counted_in_questions(finished):
     leaks = [LEAK, LEAK | {"kind": "ngram", "found_in": "b"}]
     table = pa.Table.from_pylist(leaks, schema=TABLES["leakage"].arrow_schema())
     found = failed(check(finished.context(), "leakage", RECIPE, table))["no_leakage"]
-    assert found.startswith("in the selected rows: held_out 1 questions (16.67%); 0.00% allowed; look at the table leakage")
+    assert found.startswith(
+        "in the selected rows: held_out 1 questions (16.67%); 0.00% allowed; look at the table leakage"
+    )
     loose_project = finished.context({"evaluation.leakage.max_share": 1 / 6})
     assert failed(check(loose_project, "leakage", RECIPE, table)) == {}
 

@@ -20,9 +20,10 @@ from vsel_platform.errors import ModelError, OutOfMemoryError
 from vsel_platform.evaluation.exact_match import evaluate
 from vsel_platform.models.llava import load_llava
 from vsel_platform.models.llava_forward import LlavaForward
+from vsel_platform.models.load import load_vlm
 from vsel_platform.signals.losses import LossRow
 from vsel_platform.storage.files import FileStore
-from vsel_platform.training import trainer
+from vsel_platform.training import lora, trainer
 from vsel_platform.training.lora import TrainingJob, train_lora
 from vsel_platform.training.resume import TrainingStates
 from vsel_platform.training.rows_loss import RowsLoss
@@ -332,6 +333,31 @@ def test_self_questioning_learns_questions_and_logs_their_loss_apart(base, tmp_p
     assert losses["answer_loss"] != losses["question_loss"]
 
 
+def test_the_virtual_user_can_have_a_token_of_its_own(base, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(lora, "load_vlm", lambda *a, **k: loaded.append(load_vlm(*a, **k)) or loaded[-1])
+    questions = SelfQuestioningSettings(ratio=0.5, dedicated_token=True)
+    settings = QUICK.model_copy(update={"self_questioning": questions})
+    rows = [dialogue(i) for i in range(12)]
+    train_lora(base, rows, settings, picture, tmp_path / "a", CPU)
+    assert json.loads((tmp_path / "a" / "vsel.json").read_text())["dedicated_token"] is True
+    stored = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert [value.shape for name, value in stored.items() if "trainable_tokens" in name] == [(1, 32)]
+    tuned = load_llava(base, "cpu", adapter_dir=str(tmp_path / "a"))
+    own = tuned.use_dedicated_token()
+    assert tuned.render_question_prompt(rows[0].turns[:2], 1).input_ids[-1] == own
+    wrapped, merged = (embedding(model, own) for model in (loaded[0], tuned))
+    torch.testing.assert_close(wrapped, merged)
+    # Trained again on top, the token is there already.
+    again = QUICK.model_copy(update={"epochs": 1.0})
+    train_lora(base, rows, again, picture, tmp_path / "b", CPU, start_from=str(tmp_path / "a"))
+
+
+def embedding(model, token):
+    with torch.no_grad():
+        return model.token_embeddings(torch.tensor([token]))
+
+
 def test_without_questions_their_loss_is_missing(base, tmp_path):
     train_lora(base, ROWS, QUICK, picture, tmp_path / "a", CPU)
     losses = json.loads((tmp_path / "a" / "losses.json").read_text())
@@ -345,5 +371,8 @@ def test_prototypes_are_trained_saved_and_loaded(base, tmp_path):
     stored = load_file(tmp_path / "a" / "adapter_model.safetensors")
     gate = next(value for name, value in stored.items() if "gate" in name)
     assert gate.abs().max() > 0
+    (usage,) = json.loads((tmp_path / "a" / "losses.json").read_text())["prototypes"]
+    assert usage["step"] == 0 and 1 <= usage["used"] <= 2
+    assert report.prototypes["pairwise_cosine"] == pytest.approx(usage["pairwise_cosine"], rel=1e-5)
     tuned = load_llava(base, "cpu", adapter_dir=str(tmp_path / "a"))
     assert evaluate(tuned, ROWS, picture)[0].loss_mean == pytest.approx(report.last_epoch_loss, abs=1.0)

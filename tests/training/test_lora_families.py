@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from tiny_families import picture, tiny_family
 
 from vsel_platform.config import VlmSettings
-from vsel_platform.config_training import LoraSettings, PrototypeSettings, VisionLoraSettings
+from vsel_platform.config_training import LoraSettings, PrototypeSettings, SelfQuestioningSettings, VisionLoraSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.models.families import FAMILIES
 from vsel_platform.models.load import load_vlm
@@ -111,6 +111,23 @@ def test_prototypes_are_trained_and_loaded(bases, tmp_path, trained_model, famil
     stored = load_file(tmp_path / "a" / "adapter_model.safetensors")
     assert next(value for name, value in stored.items() if "gate" in name).abs().max() > 0
     tuned = load_vlm(bases(family), "cpu", adapter_dir=str(tmp_path / "a"))
+    assert losses(tuned) == pytest.approx(losses(trained_model[0]), abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "llava_next", "smolvlm"])
+def test_the_virtual_user_can_have_a_token_of_its_own(bases, tmp_path, trained_model, family):
+    questions = SelfQuestioningSettings(ratio=1.0, dedicated_token=True)
+    talk = [*ROWS[0].turns, ("user", "How many people?"), ("assistant", "Two.")]
+    rows = [LossRow("a", talk, ["p"]), LossRow("b", talk, ["q"])]
+    settings = FROZEN.model_copy(update={"self_questioning": questions})
+    report = train_lora(bases(family), rows, settings, picture, tmp_path / "a", CPU)
+    assert report.n_questions == 2
+    tuned = load_vlm(bases(family), "cpu", adapter_dir=str(tmp_path / "a"))
+    own = tuned.use_dedicated_token()
+    assert own in tuned.render_question_prompt([("user", "What?"), ("assistant", "Red.")], 0).input_ids
+    with torch.no_grad():
+        found = [model.token_embeddings(torch.tensor([own])) for model in (tuned, trained_model[0])]
+    torch.testing.assert_close(*found)
     assert losses(tuned) == pytest.approx(losses(trained_model[0]), abs=1e-4)
 
 

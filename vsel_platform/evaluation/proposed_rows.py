@@ -42,7 +42,7 @@ class ProposedRows:
     def rows(self, source: SourceOfQuestions, proposal: Proposal) -> list[dict[str, Any]]:
         """Rows of one proposal. A question that is like one of the source row, or like one that was proposed for the
         same images before, is dropped; so is one that was cut off, or whose answer is blank or was cut off."""
-        self.dropped["repeated"] += len(proposal.dropped)
+        self.dropped["blank_repeated_or_too_long"] += len(proposal.dropped)
         known = self._known.setdefault(source.images, [])
         known.extend(source.questions)
         found: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from vsel_platform.errors import DataError, ModelError
 from vsel_platform.models.chat_template import ChatTemplate
+from vsel_platform.models.dedicated_token import VIRTUAL_USER, add_dedicated_token
 from vsel_platform.models.families import Family
 from vsel_platform.models.family_forward import FamilyForward
 from vsel_platform.models.generation import generate_tokens, generate_with_attention, sample_tokens
@@ -55,6 +56,13 @@ class FamilyAdapter(FamilyForward):
         self._template = chat_template(tokenizer, image_token)
         self._max_tokens = max_tokens
         self._end_token = self._end_of_answers()
+
+    def use_dedicated_token(self) -> int:
+        """Id of the virtual user's own token, which is added if it is not there (`models.dedicated_token`)."""
+        if VIRTUAL_USER not in self._tokenizer.get_vocab():
+            add_dedicated_token(self.model, self._tokenizer)
+            self._template = chat_template(self._tokenizer, self._image_token)
+        return int(self._tokenizer.convert_tokens_to_ids(VIRTUAL_USER))
 
     def render(
         self,
@@ -145,7 +153,8 @@ class FamilyAdapter(FamilyForward):
 
 
 def chat_template(tokenizer: Any, image_token: str) -> ChatTemplate:
-    """The chat template of a tokenizer. Raises ModelError if it has none."""
+    """The chat template of a tokenizer, with the virtual user's token if it has one. Raises ModelError if there is
+    none."""
     if not tokenizer.chat_template:
         raise ModelError("the checkpoint has no chat template (chat_template.jinja, or in tokenizer_config.json)")
 
@@ -154,4 +163,5 @@ def chat_template(tokenizer: Any, image_token: str) -> ChatTemplate:
 
     added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
     special = sorted({*tokenizer.all_special_tokens, *added})
-    return ChatTemplate(apply, image_token, special, end=tokenizer.eos_token or "")
+    asker = VIRTUAL_USER if VIRTUAL_USER in tokenizer.get_vocab() else None
+    return ChatTemplate(apply, image_token, special, end=tokenizer.eos_token or "", asker=asker)

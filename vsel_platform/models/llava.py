@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vsel_platform.config import VlmSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.identity import fingerprint
+from vsel_platform.models.dedicated_token import VIRTUAL_USER, add_dedicated_token
 from vsel_platform.models.devices import resolve_device, torch_dtype
 from vsel_platform.models.families import FAMILIES
 from vsel_platform.models.generation import generate_tokens, generate_with_attention, sample_tokens
@@ -59,6 +60,8 @@ class LlavaAdapter(LlavaForward):
         )
         self._tokenizer = tokenizer
         self._end_token = int(tokenizer.eos_token_id)
+        if VIRTUAL_USER in tokenizer.get_vocab():
+            template = template.with_asker(VIRTUAL_USER)
         self._renderer = Renderer(
             tokenizer,
             template,
@@ -66,6 +69,13 @@ class LlavaAdapter(LlavaForward):
             image_tokens=self.image_tokens,
             max_tokens=max_tokens,
         )
+
+    def use_dedicated_token(self) -> int:
+        """Id of the virtual user's own token, which is added if it is not there (`models.dedicated_token`)."""
+        if VIRTUAL_USER not in self._tokenizer.get_vocab():
+            add_dedicated_token(self.model, self._tokenizer)
+            self._renderer = self._renderer.with_asker(VIRTUAL_USER)
+        return int(self._tokenizer.convert_tokens_to_ids(VIRTUAL_USER))
 
     def render(
         self,
@@ -128,7 +138,7 @@ def load_llava(settings: VlmSettings, device: str, adapter_dir: str | None = Non
     template = load_template(settings.template or DEFAULT_TEMPLATE)
     model, tokenizer, image_processor, weights = _load_base(settings, device)
     if adapter_dir is not None:
-        model, adapter_weights = merge_adapter(model, "model.multi_modal_projector", Path(adapter_dir))
+        model, adapter_weights = merge_adapter(model, tokenizer, "model.multi_modal_projector", Path(adapter_dir))
         weights = fingerprint(base=weights, adapter=adapter_weights)
     return LlavaAdapter(
         model.to(device=device, dtype=torch_dtype(settings.dtype)),

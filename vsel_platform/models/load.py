@@ -75,7 +75,7 @@ def _load_family(settings: VlmSettings, family: str, device: str, adapter_dir: s
     weights = weights_hash(directory)
     if adapter_dir is not None:
         # Several projectors, as in Qwen3-VL, leave no single place in front of them.
-        model, own = merge_adapter(model, FAMILIES[family].projectors[0], Path(adapter_dir))
+        model, own = merge_adapter(model, tokenizer, FAMILIES[family].projectors[0], Path(adapter_dir))
         weights = fingerprint(base=weights, adapter=own)
     return FamilyAdapter(
         model.to(device=device, dtype=torch_dtype(settings.dtype)),

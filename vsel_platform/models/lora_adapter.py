@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import BaseModel, ConfigDict
 
 from vsel_platform.config_training import PrototypeSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.identity import fingerprint
+from vsel_platform.models.dedicated_token import VIRTUAL_USER, add_dedicated_token
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.safety import weight_files, weights_hash
 
@@ -15,13 +17,23 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BASE_ADAPTER = "base_adapter"
 """Folder of the adapter that an adapter was trained on top of."""
 EXTRAS_FILE = "vsel.json"
-"""What the adapter's model has that its base has not: the settings of a prototype extractor."""
+"""`AdapterExtras` of an adapter, if there are any."""
 
 
-def merge_adapter(model: Any, projector: str, directory: Path) -> tuple[Any, str]:
+class AdapterExtras(BaseModel):
+    """What an adapter's model has that its base has not."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prototypes: PrototypeSettings = PrototypeSettings()
+    dedicated_token: bool = False
+
+
+def merge_adapter(model: Any, tokenizer: Any, projector: str, directory: Path) -> tuple[Any, str]:
     """The model with the adapter's weights added to its own, and the hash of the adapter's weights.
 
-    `projector`: path of the model's projector, in front of which a prototype extractor stands. Raises ModelError if
+    `projector`: path of the model's projector, in front of which a prototype extractor stands. The tokenizer gets the
+    virtual user's token, if the adapter was trained with it. Raises ModelError if
     the directory is missing or does not fit the model, UnsafeCheckpointError for weights that are not safetensors.
     """
     import peft
@@ -32,15 +44,19 @@ def merge_adapter(model: Any, projector: str, directory: Path) -> tuple[Any, str
     weight_files(directory)
     below = None
     if (directory / BASE_ADAPTER).is_dir():
-        model, below = merge_adapter(model, projector, directory / BASE_ADAPTER)
+        model, below = merge_adapter(model, tokenizer, projector, directory / BASE_ADAPTER)
     try:
-        add_extras(model, projector, adapter_extras(directory))
+        extras = adapter_extras(directory)
+        add_prototypes(model, projector, extras.prototypes)
+        if extras.dedicated_token and VIRTUAL_USER not in tokenizer.get_vocab():
+            add_dedicated_token(model, tokenizer)
         config = peft.PeftConfig.from_pretrained(str(directory))
         config.base_model_name_or_path = None  # peft warns when the base lies elsewhere than at training time
         with quiet_transformers():
             wrapped = peft.get_peft_model(model, config)
         loaded = peft.set_peft_model_state_dict(wrapped, load_file(directory / ADAPTER_WEIGHTS))
-        own = {name for name in wrapped.state_dict() if "lora_" in name or "modules_to_save" in name}
+        kinds = ("lora_", "modules_to_save", "trainable_tokens")
+        own = {name for name in wrapped.state_dict() if any(kind in name for kind in kinds)}
         wrong = sorted({*loaded.unexpected_keys, *own.intersection(loaded.missing_keys)})
         if wrong:
             raise ModelError(f"LoRA adapter {directory} does not fit the model: {', '.join(wrong[:5])}")
@@ -50,20 +66,20 @@ def merge_adapter(model: Any, projector: str, directory: Path) -> tuple[Any, str
         raise ModelError(f"LoRA adapter {directory} does not fit the model: {error}") from error
 
 
-def adapter_extras(directory: Path) -> PrototypeSettings:
-    """Settings of the adapter's prototype extractor."""
+def adapter_extras(directory: Path) -> AdapterExtras:
+    """What the adapter in a directory needs."""
     file = directory / EXTRAS_FILE
-    return PrototypeSettings.model_validate_json(file.read_bytes()) if file.is_file() else PrototypeSettings()
+    return AdapterExtras.model_validate_json(file.read_bytes()) if file.is_file() else AdapterExtras()
 
 
-def write_extras(directory: Path, settings: PrototypeSettings) -> None:
-    """Say in an adapter's directory which prototype extractor it needs; nothing is written without one."""
-    if settings.prototypes:
-        data = orjson.dumps(settings.model_dump(), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
+def write_extras(directory: Path, extras: AdapterExtras) -> None:
+    """Say in an adapter's directory what it needs; nothing is written if that is nothing."""
+    if extras != AdapterExtras():
+        data = orjson.dumps(extras.model_dump(), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
         (directory / EXTRAS_FILE).write_bytes(data)
 
 
-def add_extras(model: Any, projector: str, settings: PrototypeSettings) -> None:
+def add_prototypes(model: Any, projector: str, settings: PrototypeSettings) -> None:
     """Put a prototype extractor in front of the model's projector, if the settings ask for one."""
     if settings.prototypes:
         from vsel_platform.models.prototypes import PrototypeResidual, with_prototypes

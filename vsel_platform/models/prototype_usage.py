@@ -1,12 +1,13 @@
 """Whether the prototypes of an image differ, measured."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vsel_platform.models.prototype_extractor import EPSILON, PrototypeExtractor
+from vsel_platform.models.prototype_extractor import EPSILON, PrototypeExtractor, Prototypes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,13 @@ class PrototypeUsage:
 def prototype_usage(extractor: PrototypeExtractor, x: Tensor) -> PrototypeUsage:
     """How an extractor groups the tokens of images x [B, L, D]; no gradient."""
     with torch.no_grad():
-        found = extractor.group(x)
-    counts = functional.one_hot(found.winners, extractor.options.num_prototypes).sum(dim=1).double()
+        return usage_of(extractor.group(x))
+
+
+@torch.no_grad()
+def usage_of(found: Prototypes) -> PrototypeUsage:
+    """How the tokens of images were grouped."""
+    counts = functional.one_hot(found.winners, found.centers.shape[1]).sum(dim=1).double()
     parts = counts / counts.sum(dim=1, keepdim=True)
     return PrototypeUsage(
         used=float((counts > 0).sum(dim=1).double().mean()),
@@ -45,6 +51,13 @@ def prototype_usage(extractor: PrototypeExtractor, x: Tensor) -> PrototypeUsage:
         pairwise_cosine=_mean_cosine(found.centers),
         token_cosine=_mean_cosine(found.features),
     )
+
+
+def mean_usage(parts: Sequence[tuple[int, PrototypeUsage]]) -> PrototypeUsage:
+    """Of several (number of images, usage), which are not none."""
+    total = sum(n for n, _ in parts)
+    names = [field.name for field in fields(PrototypeUsage)]
+    return PrototypeUsage(**{name: sum(n * getattr(own, name) for n, own in parts) / total for name in names})
 
 
 def _mean_cosine(vectors: Tensor) -> float:

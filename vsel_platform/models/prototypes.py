@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vsel_platform.config_training import PrototypeSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.models.prototype_extractor import PrototypeExtractor, PrototypeOptions, released_options
+from vsel_platform.models.prototype_usage import PrototypeUsage, usage_of
 
 
 class PrototypeProjector(PrototypeExtractor):
@@ -68,6 +69,7 @@ class PrototypeResidual(nn.Module):
         self.gate = Gate(width)
         self.extractor = PrototypeExtractor(width, options)
         self._lengths: tuple[int, ...] | None = None
+        self._usage: list[tuple[int, PrototypeUsage]] | None = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Projected tokens of x [images, tokens, width]; or of [tokens of all images, width] inside `images`.
@@ -85,17 +87,30 @@ class PrototypeResidual(nn.Module):
         finally:
             self._lengths = None
 
+    @contextmanager
+    def watched(self, usage: list[tuple[int, PrototypeUsage]]) -> Iterator[None]:
+        """Inside, `usage` gets (number of images, how their tokens were grouped) of all that pass."""
+        self._usage = usage
+        try:
+            yield
+        finally:
+            self._usage = None
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        found = self.extractor.group(x)
+        if self._usage is not None:
+            self._usage.append((len(x), usage_of(found)))
+        return found.aggregated
+
     def _aggregated(self, x: Tensor) -> Tensor:
         if x.ndim == 3:
-            return self.extractor.group(x).aggregated
+            return self._grouped(x)
         if x.ndim != 2 or self._lengths is None or sum(self._lengths) != len(x):
             raise ModelError(
                 f"prototypes: tokens {tuple(x.shape)} of images of {self._lengths} tokens; flat tokens need "
                 "the number of tokens of every image (PrototypeResidual.images)"
             )
-        return torch.cat(
-            [self.extractor.group(image[None]).aggregated[0] for image in torch.split(x, list(self._lengths))]
-        )
+        return torch.cat([self._grouped(image[None])[0] for image in torch.split(x, list(self._lengths))])
 
 
 def with_prototypes(projector: nn.Module, settings: PrototypeSettings) -> PrototypeResidual:

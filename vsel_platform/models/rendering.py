@@ -1,5 +1,6 @@
 """Rows to tokens: targets come from the character ranges of the rendered text, never from searching in it."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -53,6 +54,12 @@ class Renderer:
         """Tokens of turns up to where the virtual user's next question begins. Raises as `render` does."""
         require_images(turns, n_images)
         return self._tokens(self._template.question_prompt(turns, end=self._tokenizer.eos_token), n_images)
+
+    def with_asker(self, token: str) -> "Renderer":
+        """The same with a token of its own for the virtual user, which the tokenizer has got meanwhile."""
+        other = copy.copy(self)
+        other._template = self._template.with_asker(token)
+        return other
 
     def _tokens(self, rendered: RenderedText, n_images: int) -> RenderedRow:
         ids, marks = tokens_of(self._tokenizer, rendered)

@@ -44,6 +44,8 @@ class Template:
     assistant: str
     # Not in the representation, which names the template in fingerprints of what has no virtual user.
     asker: str = field(default="VUSER:", repr=False)
+    # Of the user's words only the image tags are written, and an answer ends with this instead of the end token.
+    captions_end: str | None = field(default=None, repr=False)
 
     def render(self, turns: Sequence[tuple[str, str]], *, end: str) -> RenderedText:
         """Text of `(role, text)` turns; `end` is the tokenizer's end token.
@@ -54,6 +56,9 @@ class Template:
         system = self.system
         if turns and turns[0][0] == "system":
             system, turns = turns[0][1], turns[1:]
+        if self.captions_end is not None:
+            system, end = self.system, self.captions_end
+            turns = [(role, IMAGE_TAG * text.count(IMAGE_TAG) if role == "user" else text) for role, text in turns]
         text = system + self.after_system if system else ""
         answers, questions, asked = [], [], []
         for role, words in turns:
@@ -85,7 +90,7 @@ class Template:
         return replace(rendered, text=rendered.text + self.asker.rstrip(" "))
 
     def with_asker(self, token: str) -> "Template":
-        """The template with a token of its own in place of the virtual user's words (`training.dedicated_token`)."""
+        """The template with a token of its own in place of the virtual user's words (`models.dedicated_token`)."""
         return replace(self, name=f"{self.name}+{token}", asker=token)
 
 
@@ -113,7 +118,18 @@ _VICUNA_SQ = replace(
 _PLAIN = Template(
     "plain", system="", after_system="\n", user="", user_gap="", after_user="\n", assistant="", asker="VUSER: "
 )
-_TEMPLATES = {template.name: template for template in (_VICUNA, _PLAIN, _VICUNA_SQ)}
+# LLaVA's pre-training on captions: the image and the caption, nothing else.
+_LLAVA_PLAIN = Template(
+    "llava_plain",
+    system="",
+    after_system="",
+    user="",
+    user_gap="",
+    after_user="",
+    assistant="",
+    captions_end="\n",
+)
+_TEMPLATES = {template.name: template for template in (_VICUNA, _PLAIN, _VICUNA_SQ, _LLAVA_PLAIN)}
 
 
 def load_template(name: str) -> Template:

@@ -37,6 +37,12 @@ def _ingest(ctx: Context, dataset: str) -> StageResult:
     return result
 
 
+def _leakage(ctx: Context, recipe: str) -> StageResult:
+    result = leakage.run(ctx, recipe)
+    ctx.store.require("leakage", {"recipe": recipe})  # raises if more is found than is allowed
+    return result
+
+
 _RUN: dict[str, Callable[[Context, str], StageResult]] = {
     "dataset_manifest": _ingest,
     "image_embeddings": embeddings.run,
@@ -53,7 +59,7 @@ _RUN: dict[str, Callable[[Context, str], StageResult]] = {
     "presel_scores": scores.run,
     "selected_subset": selection.run,
     compare.STAGE: compare.run,
-    "leakage": leakage.run,
+    "leakage": _leakage,
     "finetuned_checkpoint": training.run_checkpoint,
     "base_evaluation": evaluation.run_base,
     "evaluation": evaluation.run,

@@ -92,8 +92,14 @@ def run_base(ctx: Context, benchmark: str) -> StageResult:
 
 
 def run(ctx: Context, key: str) -> StageResult:
-    """Evaluate a recipe's checkpoint on a benchmark."""
+    """Evaluate a recipe's checkpoint on a benchmark.
+
+    Raises NotMaterializedError if too much of the benchmarks stands in the rows that it, or what it goes on from, was
+    trained on: a checkpoint may be older than the benchmark.
+    """
     recipe, benchmark = split_key(ctx, key)
+    for name in (*ctx.project.ancestors(recipe), recipe):
+        ctx.store.require("leakage", {"recipe": name})
     checkpoint = ctx.store.require("finetuned_checkpoint", {"recipe": recipe})
     return _run(ctx, "evaluation", recipe, benchmark, inputs(ctx, key), checkpoint)
 

@@ -32,7 +32,7 @@ def selection_seconds(ctx: Context, recipe: str) -> float | None:
     for need in needs_of(ctx.project, settings):
         if need in _MODEL_OF:
             units.append((need, _MODEL_OF[need](ctx), rows))
-    if settings.method in OWN_PIPELINE:
+    if settings.method == "presel":
         passes = round(rows * ctx.project.reference.fraction * ctx.project.reference.lora.epochs)
         model = vlm_fingerprint(ctx.project.vlm)
         reference_rows = round(rows * ctx.project.reference.fraction)
@@ -41,7 +41,7 @@ def selection_seconds(ctx: Context, recipe: str) -> float | None:
             ("losses", model, 2 * reference_rows),
             ("presel_scores", "", rows),
         ]
-    else:
+    elif settings.method not in OWN_PIPELINE:
         score = composition(ctx.project, settings).score
         units.append((method_scores.stage_name(score.name), "", rows))
     known = [seconds for unit in units if (seconds := known_seconds(ctx, *unit)) is not None]

@@ -58,9 +58,10 @@ def parent_is_current(ctx: Context, recipe: str) -> bool:
 
 
 def resolved_runtime(ctx: Context) -> RuntimeSettings:
-    """How trainings run, with the paths of configuration files made absolute."""
+    """How trainings run, with the paths made absolute."""
     runtime = ctx.project.training.runtime
-    files = {name: ctx.project.resolve(path) for name in ("deepspeed", "fsdp") if (path := getattr(runtime, name))}
+    names = ("deepspeed", "fsdp", "log_dir")
+    files = {name: ctx.project.resolve(path) for name in names if (path := getattr(runtime, name))}
     return runtime.model_copy(update=files)
 
 
@@ -130,5 +131,5 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
         computed=len(rows),
         seconds=time.perf_counter() - start,
         references=[pointer.reference],
-        metadata=report.to_dict() | {"continued from": parent.reference for parent in parents},
+        metadata=report.to_dict() | ({"continued from": parents[0].reference} if parents else {}),
     )

@@ -14,7 +14,7 @@ import orjson
 from vsel_platform.config_training import LoraSettings
 from vsel_platform.errors import ModelError
 from vsel_platform.models.decoder_forward import ModelParts
-from vsel_platform.models.lora_adapter import ADAPTER_WEIGHTS, add_extras, write_extras
+from vsel_platform.models.lora_adapter import ADAPTER_WEIGHTS, AdapterExtras, add_prototypes, write_extras
 from vsel_platform.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ QUESTIONS_FILE = "asked_questions.jsonl"
 DIGITS = 6
 
 
-def add_lora(model: Any, parts: ModelParts, settings: LoraSettings, *, base_name: str) -> Any:
+def add_lora(model: Any, parts: ModelParts, settings: LoraSettings, *, base_name: str, token: int | None = None) -> Any:
     """Put LoRA layers into language model and vision tower as the settings say, and unfreeze the projector if it is
-    trained. Prototypes, if any, become part of the projector.
+    trained. Prototypes, if any, become part of the projector. `token`: whose input embedding learns besides.
 
     `model` is changed in place; returns the peft model around it. The projector is trained in float32 whatever the
     model's dtype: small steps would vanish in bfloat16. Raises ModelError if nothing matches.
@@ -38,7 +38,7 @@ def add_lora(model: Any, parts: ModelParts, settings: LoraSettings, *, base_name
     train_projector = settings.projector_learning_rate > 0
     if settings.prototypes.prototypes and (len(parts.projectors) > 1 or not train_projector):
         raise ModelError("lora.prototypes: needs a model with one projector, and projector_learning_rate above 0")
-    add_extras(model, parts.projectors[0], settings.prototypes)
+    add_prototypes(model, parts.projectors[0], settings.prototypes)
     if train_projector:
         for path in parts.projectors:
             _widen(model.get_submodule(path), model.dtype)
@@ -53,6 +53,7 @@ def add_lora(model: Any, parts: ModelParts, settings: LoraSettings, *, base_name
         rank_pattern={_any_of(vision): settings.vision.rank} if vision else {},
         alpha_pattern={_any_of(vision): settings.vision.alpha} if vision else {},
         modules_to_save=list(parts.projectors) if train_projector else None,
+        trainable_token_indices=None if token is None else [token],
     )
     with quiet_transformers():
         peft_model = peft.get_peft_model(model, config)
@@ -191,7 +192,8 @@ def save_adapter(
     config_file = temporary / "adapter_config.json"
     config = orjson.loads(config_file.read_bytes())
     config_file.write_bytes(orjson.dumps(config, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2))
-    write_extras(temporary, settings.prototypes)
+    extras = AdapterExtras(prototypes=settings.prototypes, dedicated_token=settings.self_questioning.dedicated_token)
+    write_extras(temporary, extras)
     (temporary / "README.md").write_text(card, "utf-8")
     (temporary / LOSSES_FILE).write_bytes(orjson.dumps(losses_of(history)))
     if questions:
@@ -202,11 +204,13 @@ def save_adapter(
     return digest
 
 
-def losses_of(history: "History") -> dict[str, list[float | None]]:
-    """Losses and learning rate of every step, as they lie beside the adapter; times are left out, because the same
-    training gives the same files."""
+def losses_of(history: "History") -> dict[str, list[Any]]:
+    """Losses and learning rate of every step, and how prototypes were used, as they lie beside the adapter; times are
+    left out, because the same training gives the same files."""
     names = ("loss", "answer_loss", "question_loss", "learning_rate", "rows", "tokens")
-    return {name: [_rounded(value) for value in getattr(history, name)] for name in names}
+    found: dict[str, list[Any]] = {name: [_rounded(value) for value in getattr(history, name)] for name in names}
+    usage = [{name: _rounded(value) for name, value in own.items()} for own in history.prototypes]
+    return found | ({"prototypes": usage} if usage else {})
 
 
 def _rounded(value: float) -> float | None:

@@ -32,6 +32,8 @@ class Observer(transformers.TrainerCallback):  # type: ignore[misc]  # transform
         """After an optimiser step."""
         if self._on_step is not None and self._share.is_main:
             self._on_step(state.global_step, state.max_steps)
+        if state.global_step == state.max_steps:
+            control.should_log = bool(args.report_to)
         if self._states is not None and state.global_step < state.max_steps:
             # Clocks differ; all processes save or none.
             control.should_save = self._share.agreed(time.monotonic() - self._saved >= self._seconds)

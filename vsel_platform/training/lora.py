@@ -23,6 +23,7 @@ from vsel_platform.models.family_adapter import FamilyAdapter
 from vsel_platform.models.images import ImageProvider
 from vsel_platform.models.llava import LlavaAdapter
 from vsel_platform.models.load import load_vlm
+from vsel_platform.models.quantization import quantize_language_model
 from vsel_platform.models.vlm import ConversationRow
 from vsel_platform.ranks import ALONE, Share
 from vsel_platform.training.adapter import add_lora, parameter_groups, save_adapter
@@ -47,7 +48,8 @@ class TrainingReport:
     at every step lies beside the adapter, in `losses.json`. rows_per_s and tokens_per_s are those of
     the steps (of all processes together). resumed_at: step that a killed training went on from, 0: from the start.
     n_questions: turns that were learned as the virtual user's questions. throughput: (step, rows/s, tokens/s) over the
-    steps before, at most 100 of them.
+    steps before, at most 100 of them. prototypes: how they were used when they were looked at last
+    (`models.prototype_usage`); empty without any.
     """
 
     steps: int
@@ -64,6 +66,7 @@ class TrainingReport:
     resumed_at: int = 0
     n_questions: int = 0
     throughput: tuple[tuple[int, float, float], ...] = ()
+    prototypes: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -106,17 +109,18 @@ def train_lora(
     processes all call this; only the main one writes.
 
     Raises ModelError if no row is left, too many have nothing to learn, something that is trained gets no gradient or
-    the loss stops being finite; OutOfMemoryError if one row does not fit; and what `load_vlm` raises.
+    the loss stops being finite; OutOfMemoryError if one row does not fit; and what `load_vlm` and
+    `quantize_language_model` raise.
     """
     job = job or TrainingJob()
     start = time.perf_counter()
     device = resolve_device(job.device)
-    model = load_vlm(base, device, adapter_dir=start_from)
+    model = _loaded(base, settings, device, start_from)
     if job.confirm is not None and start_from is None:
         job.confirm(model.fingerprint)
     with (
         _seeded(settings.seed, device),
-        placed(model.device, job.share),
+        placed(model.device, job.share, job.runtime, job.name),
         tempfile.TemporaryDirectory(prefix="vsel-training-") as name,
     ):
         run = _Run(model, base, rows, settings, images, job, Path(job.share.agreed(name)))
@@ -141,6 +145,18 @@ def train_lora(
     return TrainingReport(**{**report.to_dict(), "adapter_sha256": digest})
 
 
+def _loaded(
+    base: VlmSettings, settings: LoraSettings, device: str, start_from: str | None
+) -> LlavaAdapter | FamilyAdapter:
+    if settings.quantization == "none":
+        return load_vlm(base, device, adapter_dir=start_from)
+    model = load_vlm(base, "cpu", adapter_dir=start_from)
+    quantize_language_model(model.model, model.parts.language, device)
+    model.model.to(device)
+    model.device = device
+    return model
+
+
 class _Run:
     """One training run: model with LoRA layers, optimiser, rows."""
 
@@ -159,7 +175,8 @@ class _Run:
         # Other families' projectors are part of what computes their features.
         inside = isinstance(model, FamilyAdapter) and settings.projector_learning_rate > 0
         model.tower_gradients = settings.vision.rank > 0 or inside
-        self.peft_model = add_lora(model.model, parts, settings, base_name=base.model)
+        token = model.use_dedicated_token() if settings.self_questioning.dedicated_token else None
+        self.peft_model = add_lora(model.model, parts, settings, base_name=base.model, token=token)
         if settings.gradient_checkpointing:
             model.model.activation_checkpointing_enable({"use_reentrant": False})
         keep = int(job.feature_cache_gib * 2**30)
@@ -248,6 +265,7 @@ def _report(
         tokens_per_s=fmean(history.tokens[quick]) / spent,
         resumed_at=run.resumed_at,
         n_questions=len(run.questions),
+        prototypes=history.prototypes[-1] if history.prototypes else {},
         throughput=tuple(_throughput(history)),
     )
 

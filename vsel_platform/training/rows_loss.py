@@ -1,6 +1,7 @@
 """The loss of rows as a module, so that whatever wraps a model for several devices can wrap it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from vsel_platform.models.images import Preprocessed
+from vsel_platform.models.prototype_usage import PrototypeUsage
+from vsel_platform.models.prototypes import PrototypeResidual
 from vsel_platform.models.scoring import target_nll
 from vsel_platform.training.examples import Example
 
@@ -56,6 +59,15 @@ class RowsLoss(torch.nn.Module):
         loss = (nll * weights).sum()
         # In a group of processes every tensor must take part in every step, images or not.
         return loss + self._nothing() if self._joined else loss, nll.detach()
+
+    @contextmanager
+    def prototypes_watched(self, usage: list[tuple[int, PrototypeUsage]]) -> Iterator[None]:
+        """Inside, `usage` gets how prototypes, if there are any, group the tokens of images that pass."""
+        with ExitStack() as stack:
+            for module in self.peft_model.modules():
+                if isinstance(module, PrototypeResidual):
+                    stack.enter_context(module.watched(usage))
+            yield
 
     def _nothing(self) -> torch.Tensor:
         total = sum((p.sum() * 0.0 for p in self.peft_model.parameters() if p.requires_grad), torch.zeros(()))

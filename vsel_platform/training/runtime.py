@@ -1,5 +1,7 @@
 """Arguments of transformers' Trainer: where a training runs and whom it tells."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,16 +19,32 @@ LOG_EVERY = 10
 
 
 @contextmanager
-def placed(device: str, share: Share) -> Iterator[None]:
-    """Inside, a Trainer of a process alone uses `device`, be it not the first one; nothing of it is left behind.
+def placed(device: str, share: Share, runtime: RuntimeSettings, name: str) -> Iterator[None]:
+    """Inside, a Trainer of a process alone uses `device`, be it not the first one, and trackers write below
+    `runtime.log_dir`; nothing of it is left behind.
 
-    The device of a process in a group is given by its number.
+    The device of a process in a group is given by its number. TensorBoard's files lie in a folder `name`. Where W&B
+    and MLflow write is left to WANDB_DIR, WANDB_PROJECT and MLFLOW_TRACKING_URI, if they are set.
     """
     alone = share.world == 1
-    with environment_of({"ACCELERATE_TORCH_DEVICE": device} if alone else {}):
+    changes = {"ACCELERATE_TORCH_DEVICE": device} if alone else {}
+    if runtime.report_to:
+        logs = Path(runtime.log_dir)
+        if share.is_main:
+            logs.mkdir(parents=True, exist_ok=True)
+        changes["TENSORBOARD_LOGGING_DIR"] = str(logs / name)
+        own = {
+            "WANDB_DIR": str(logs),
+            "WANDB_PROJECT": "vsel",
+            "MLFLOW_TRACKING_URI": f"sqlite:///{logs.resolve()}/mlflow.db",
+        }
+        changes |= {variable: os.environ.get(variable, value) for variable, value in own.items()}
+    with environment_of(changes):
         try:
             yield
         finally:
+            if "wandb" in runtime.report_to and "wandb" in sys.modules:
+                sys.modules["wandb"].finish()  # the next training is another run
             if alone:
                 forget_accelerate()
 
@@ -48,6 +66,7 @@ def training_arguments(
             save_strategy="no",  # training.callbacks.Observer decides
             logging_strategy="steps" if runtime.report_to else "no",
             logging_steps=LOG_EVERY,
+            logging_first_step=bool(runtime.report_to),
             logging_nan_inf_filter=False,
             report_to=list(runtime.report_to) or "none",
             disable_tqdm=True,

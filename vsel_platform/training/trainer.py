@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ from safetensors.torch import load_file, save_file
 
 from vsel_platform.errors import ModelError, OutOfMemoryError
 from vsel_platform.models.batching import BatchLimits, free_memory, is_out_of_memory, token_batches
+from vsel_platform.models.prototype_usage import PrototypeUsage, mean_usage
 from vsel_platform.training.examples import Example
 from vsel_platform.training.rows_loss import Part, RowsLoss
 from vsel_platform.training.step_images import LoadedImages
 
 TRAINABLE_FILE = "trainable.safetensors"
 HISTORY_FILE = "history.json"
+USAGE_EVERY = 50
+"""Prototypes are looked at every so many steps."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class History:
     """What was measured at every step, over all processes.
 
     loss: weighted mean of the targets' losses, the one that is minimised; answer_loss and question_loss: plain means,
-    NaN without such targets [nat/token]. rows, tokens: that passed. seconds: of the step.
+    NaN without such targets [nat/token]. rows, tokens: that passed. seconds: of the step. prototypes: every
+    `USAGE_EVERY` steps, how they group the tokens of images (`models.prototype_usage`), and at which step.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -62,6 +67,18 @@ class History:
     rows: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    prototypes: list[dict[str, float]] = field(default_factory=list)
+
+    def means(self, start: int) -> dict[str, float]:
+        """What a tracker is told of the steps from `start` on; losses that no step had are left out."""
+        spent = sum(self.seconds[start:])
+        losses = {name: getattr(self, name)[start:] for name in ("loss", "answer_loss", "question_loss")}
+        known = {name: [v for v in values if math.isfinite(v)] for name, values in losses.items()}
+        found = {name: fmean(values) for name, values in known.items() if values}
+        found |= {"learning_rate": self.learning_rate[-1]}
+        found |= {f"{name}_per_s": sum(getattr(self, name)[start:]) / spent for name in ("rows", "tokens")}
+        last = self.prototypes[-1] if self.prototypes else {}
+        return found | {f"prototypes_{name}": value for name, value in last.items() if name != "step"}
 
 
 class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers has no types
@@ -90,10 +107,12 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         self.remove_callback(transformers.PrinterCallback)
         self.history = History()
         self.failed: set[str] = set()
+        self._rows_loss = model
         self._load = load
         self._batch_tokens = batch_tokens
         self._limits = BatchLimits()
         self._checked = False
+        self._logged = 0
 
     def get_train_dataloader(self) -> Any:
         """One step after the other; rows were shared out among processes when the steps were planned."""
@@ -136,6 +155,13 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         self._record(step, units, loss, nll, time.perf_counter() - start)
         return torch.tensor(loss, device=self.args.device)
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Tell the trackers; what transformers measures itself are values of this process."""
+        if "loss" in logs and len(self.history.loss) > self._logged:  # else it is the summary at the end
+            logs |= self.history.means(self._logged)
+            self._logged = len(self.history.loss)
+        super().log(logs, start_time)
+
     def _together(self, values: Sequence[float]) -> list[float]:
         """Sums over all processes."""
         if self.accelerator.num_processes == 1:
@@ -156,7 +182,8 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         for number, chosen in enumerate(parts):
             own = self._part(step, chosen)
             try:
-                loss, nll = self._backward(model, own, units, last=number == len(parts) - 1)
+                with self._usage() if not number else nullcontext():
+                    loss, nll = self._backward(model, own, units, last=number == len(parts) - 1)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -169,6 +196,18 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         if not math.isfinite(total):
             raise ModelError("training: the loss is not finite; lower learning_rate, or use bfloat16 or float32")
         return total, np.concatenate([np.zeros(0, np.float32), *found])
+
+    @contextmanager
+    def _usage(self) -> Iterator[None]:
+        """Every so many steps, how prototypes group what passes first, into the history."""
+        step, found = len(self.history.loss), list[tuple[int, PrototypeUsage]]()
+        if step % USAGE_EVERY:
+            yield
+            return
+        with self._rows_loss.prototypes_watched(found):
+            yield
+        if found:
+            self.history.prototypes.append({"step": step} | mean_usage(found).to_dict())
 
     def _part(self, step: StepRows, chosen: Sequence[int]) -> Part:
         rows = [step.rows[i] for i in chosen]
@@ -242,7 +281,7 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
     def recall(self, directory: Path) -> None:
         """Take up the history that lies with a state."""
         stored, failed = orjson.loads((directory / HISTORY_FILE).read_bytes())
-        self.failed = set(failed)
+        self.failed, self._logged = set(failed), len(stored["loss"])
         for name, values in stored.items():
             setattr(self.history, name, [math.nan if value is None else value for value in values])
 

@@ -6,9 +6,9 @@ import torch
 from tiny_llava import conversation, tiny_model, tiny_tokenizer
 
 from vsel_platform.errors import ModelError
+from vsel_platform.models.dedicated_token import add_dedicated_token
 from vsel_platform.models.rendering import Renderer
 from vsel_platform.models.templates import load_template
-from vsel_platform.training.dedicated_token import add_dedicated_token
 from vsel_platform.training.self_questioning import with_questions_asked
 
 

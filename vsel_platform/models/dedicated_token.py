@@ -3,6 +3,7 @@
 The token only ever stands in a header, which is never a target: so only its row of the input embeddings has to learn,
 and LoRA can leave all other rows frozen (`trainable_token_indices` of peft's LoraConfig). The row of an
 output layer of its own is set to the mean of all rows, so that the untrained token is never a likely answer.
+An adapter that was trained with the token says so (`models.lora_adapter.AdapterExtras`).
 """
 
 from typing import Any

@@ -149,12 +149,11 @@ def annotation_text(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in PLAIN_TYPES:
         return PLAIN_TYPES[annotation]
-    if origin is Annotated:
-        return annotation_text(arguments[0])
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
-    if origin in (Union, types.UnionType):
-        return " or ".join(annotation_text(part) for part in arguments)
+    if origin in (Annotated, Union, types.UnionType):
+        parts = arguments[:1] if origin is Annotated else arguments
+        return " or ".join(annotation_text(part) for part in parts)
     if origin is tuple:
         return f"list of {annotation_text(arguments[0])}"
     if origin is dict:

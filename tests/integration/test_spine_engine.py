@@ -55,10 +55,11 @@ def test_every_stage_publishes_and_nothing_is_stale_afterwards(finished):
     assert next_steps(ctx, list(project.recipes), train=True) == []
     assert len(selected(ctx, "presel")) == 30
     assert len(selected(ctx, "random")) == 24
-    assert {r["model"] for r in ctx.store.read_partition("evaluation", {"recipe": "presel"}).to_pylist()} == {
-        "base",
-        "tuned",
-    }
+    evaluated = {(p.partition["recipe"], p.partition["benchmark"]) for p in ctx.store.pointers("evaluation")}
+    assert evaluated == {(recipe, "held_out") for recipe in ("base", "presel", "random")}
+    assert len(ctx.store.read_partition("answers", {"recipe": "presel", "benchmark": "held_out"})) == 12
+    assert ctx.store.require("leaderboard", {"benchmark": "held_out"}).rows == 4
+    assert all(ctx.store.require("leakage", {"recipe": recipe}).rows == 0 for recipe in ("presel", "random"))
     quarantined = ctx.store.read_partition("quarantine", {"dataset": "shapes"}).to_pylist()
     assert len(quarantined) == 3
     assert all(bad["reason"] and bad["detail"] for bad in quarantined)

@@ -60,14 +60,14 @@ def test_a_file_without_questions_or_a_way_of_reading_that_a_format_lacks_is_ref
         read_benchmark(context(finished, place, []), OWN)
     (place / "captions.json").write_text("{}")
     lacking = context(finished, place, [question(1)], format="captioning", compat="robust")
-    with pytest.raises(ConfigError, match="own.compat: captioning has no robust; it has llava, official"):
+    with pytest.raises(ConfigError, match=r"own\.compat: captioning has no robust; it has llava, official"):
         read_benchmark(lacking, OWN)
 
 
 @pytest.mark.parametrize("image", ["../../secret.png", "/etc/hostname", "b.png"])
 def test_images_outside_of_the_root_and_missing_ones_are_refused(finished, place, image):
     benchmark = read_benchmark(context(finished, place, [question(1, image=image)]), OWN)
-    with pytest.raises(DataError, match="benchmark own: image .*(outside of|No such file)"):
+    with pytest.raises(DataError, match=r"benchmark own: image .*(outside of|No such file)"):
         benchmark.image_bytes(image)
 
 

@@ -42,8 +42,7 @@ def test_the_board_has_every_method_with_its_metrics_and_costs(ctx):
     assert {*found} == {(m, label) for m in ("exact_match", "loss") for label in ("presel", "random")}
     stored = ctx.store.read_partition("evaluation", {"recipe": "presel", **HELD_OUT}).to_pylist()
     values = {row["measure"]: row["value"] for row in stored if not row["category"]}
-    for measure in values:
-        assert found[measure, "presel"]["value"] == pytest.approx(values[measure])
+    assert {name: found[name, "presel"]["value"] for name in values} == pytest.approx(values)
     row = found["loss", "presel"]
     assert (row["recipes"], row["n_rows"], row["n_seeds"], row["unit"]) == (["presel"], 30, 1, "nat/token")
     assert row["budget"] == pytest.approx(

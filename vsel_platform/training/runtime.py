@@ -55,6 +55,9 @@ def training_arguments(
     """Arguments for a run in `directory`, made inside `placed`. Raises ConfigError if a configuration file, a tracker
     or DeepSpeed is missing, or if what shards a model has no devices to do so."""
     options = _sharding(runtime, device, share)
+    for tracker in runtime.report_to:
+        if find_spec(tracker) is None:
+            raise ConfigError(f"training.runtime.report_to: {tracker} is not installed; pip install {tracker}")
     try:
         arguments = transformers.TrainingArguments(
             output_dir=str(directory),

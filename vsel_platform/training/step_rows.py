@@ -59,7 +59,7 @@ class StepLoader:
         failed = tuple(name for name, example in found if example is None)
         weight = self._settings.self_questioning.question_weight
         weights = [target_weights(example.rendered, weight) for example in examples]
-        units = _normalise(weights, self._settings.mean_rows)
+        units = normalise(weights, self._settings.mean_rows)
         return StepRows(examples, weights, units, [e.rendered.asked_targets for e in examples], images, failed)
 
     def _example(self, row: ConversationRow, epoch: int, images: LoadedImages) -> Example | None:
@@ -115,7 +115,7 @@ class StepLoader:
         self._images.close()
 
 
-def _normalise(weights: list[NDArray[np.float32]], mean_rows: int) -> float:
+def normalise(weights: list[NDArray[np.float32]], mean_rows: int) -> float:
     """What the sum of weighted losses is divided by. With `mean_rows`, the weights of each group of so many rows are
     changed in place so that they add up to 1."""
     if not mean_rows:

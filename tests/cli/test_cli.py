@@ -11,7 +11,7 @@ import typer
 from small_project import write_small_project
 from typer.testing import CliRunner
 
-from vsel_platform.cli import data, deployment, queries, recipes, ui  # noqa: F401  (they register their commands)
+from vsel_platform.cli import data, deployment, evaluation, queries, recipes, ui  # noqa: F401  (they register their commands)
 from vsel_platform.cli.app import app
 from vsel_platform.config import load_project
 from vsel_platform.errors import ConfigError, QueryError, SelectionError, VerificationError
@@ -34,6 +34,12 @@ COMMANDS = [
     "gc",
     "config",
     "ui",
+    "leaderboard",
+    "upload",
+    "lmms-export",
+    "lmms-import",
+    "evidence",
+    "propose-questions",
 ]
 
 

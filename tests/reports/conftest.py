@@ -21,7 +21,7 @@ def empty(tmp_path: Path) -> Context:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
     """Figures that the plot functions of the test drew."""
-    from vsel_platform.reports import evaluation_plot, maps, plots, style
+    from vsel_platform.reports import evaluation_plot, maps, plots, style, training_plots
 
     figures = []
 
@@ -29,6 +29,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
         figures.append(figure)
         return style.to_png(figure)
 
-    for module in (plots, maps, evaluation_plot):
+    for module in (plots, maps, evaluation_plot, training_plots):
         monkeypatch.setattr(module, "to_png", keep)
     return figures

@@ -115,7 +115,7 @@ def test_processes_share_the_rows_of_every_step(made):
 def test_the_images_of_the_next_step_are_loaded_ahead(made, monkeypatch):
     loader = made()
     asked = []
-    monkeypatch.setattr(loader._images, "ahead", lambda images: asked.extend(images))
+    monkeypatch.setattr(loader._images, "ahead", asked.extend)
     loader.load(0)
     following = {image for row, _ in loader.steps[1] for image in loader.rows[row].images}
     assert set(asked) == following
@@ -134,8 +134,9 @@ def test_images_have_the_tokens_that_a_row_of_so_many_shows(made):
 
 
 def test_what_only_shows_when_images_are_there_fails_then(made):
-    model = tiny_family("qwen2_vl").adapter(max_tokens=12)
-    rows = [dialogue("long", ["p"]), LossRow("short", conversation("hi", "Yes"))]
+    model = tiny_family("qwen2_vl").adapter(max_tokens=24)
+    long = conversation("<image>\nWhat colour is the bus on the street, and how many people are there?", "Red.")
+    rows = [LossRow("long", long, ["p"]), LossRow("short", conversation("hi", "Yes"))]
     settings = SETTINGS.model_copy(update={"max_unusable": 1.0})
     step = made(rows, settings, model=model, images=family_picture).load(0)
     assert step.failed == ("long",)

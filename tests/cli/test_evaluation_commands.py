@@ -1,0 +1,106 @@
+"""leaderboard, upload, lmms-export, lmms-import on a small project that was trained once."""
+
+import json
+
+import pytest
+from small_project import write_small_project
+from typer.testing import CliRunner
+
+from vsel_platform.cli import deployment, evaluation
+from vsel_platform.cli.app import app, open_context
+from vsel_platform.errors import ConfigError, EvaluationError
+
+RECIPES = {"random": {"dataset": "shapes", "method": "random", "budget": {"rows": 8}}}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("evaluated")
+    questions = directory / "questions.jsonl"
+    lines = [{"question_id": i, "text": f"Say {i}.", "answers": [str(i)], "category": "count"} for i in range(3)]
+    questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    pope = directory / "pope"
+    pope.mkdir()
+    for name in ("random", "popular", "adversarial"):
+        asked = [
+            {"question_id": i, "image": f"count/{200 + 3 * i}.png", "text": "Is there a dog?", "label": label}
+            for i, label in enumerate(("yes", "no"))
+        ]
+        (pope / f"coco_pope_{name}.json").write_text("".join(json.dumps(line) + "\n" for line in asked))
+    file = write_small_project(directory, tmp_path_factory.mktemp("models"), recipes=RECIPES)
+    text = file.read_text().replace(
+        "benchmarks:\n",
+        "benchmarks:\n"
+        f"  own: {{format: jsonl, questions: {questions}, max_new_tokens: 4, options: {{upload: mmvet}}}}\n"
+        f"  pope: {{format: pope, questions: {pope}, image_root: {directory / 'images'}, max_new_tokens: 4}}\n",
+    )
+    file.write_text(text)
+    result = invoke(file, "run", "random", "--engine", "--train")
+    assert result.exit_code == 0, (result.output, result.exception)
+    return file
+
+
+def invoke(file, *arguments):
+    return CliRunner().invoke(app, list(arguments), env={"VSEL_PROJECT": str(file), "COLUMNS": "200"})
+
+
+def output(file, *arguments):
+    result = invoke(file, *arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def test_the_leaderboard_is_printed_as_a_table_as_json_and_as_a_page(project, tmp_path):
+    assert "| random |" in output(project, "leaderboard", "held_out")
+    boards = json.loads(output(project, "leaderboard", "held_out", "--json"))
+    assert [board["measure"] for board in boards] == ["exact_match", "loss"]
+    page = tmp_path / "page.html"
+    output(project, "leaderboard", "held_out", "--page", str(page))
+    assert "<h1>Leaderboard: held_out</h1>" in page.read_text()
+
+
+def test_a_leaderboard_of_nothing_says_what_to_do(tmp_path_factory):
+    file = write_small_project(tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("models"), recipes=RECIPES)
+    error = invoke(file, "leaderboard", "held_out").exception
+    assert isinstance(error, EvaluationError) and "vsel run --train" in str(error)
+    assert isinstance(invoke(file, "leaderboard", "none").exception, ConfigError)
+
+
+def test_upload_writes_the_server_s_files(project, tmp_path):
+    output(project, "upload", "own", "random", "--to", str(tmp_path / "up"))
+    stored = json.loads((tmp_path / "up" / "mm-vet.json").read_text())
+    assert set(stored) == {"v1_0", "v1_1", "v1_2"}
+    error = invoke(project, "upload", "held_out", "random", "--to", str(tmp_path / "none")).exception
+    assert isinstance(error, EvaluationError) and "no server" in str(error)
+
+
+def test_answers_go_to_lmms_eval_and_come_back(project, tmp_path):
+    log = tmp_path / "samples.jsonl"
+    assert "6 answers" in output(project, "lmms-export", "pope", "random", "--to", str(log))
+    told = output(project, "lmms-import", "pope", str(log), "--as", "elsewhere")
+    assert "n_questions: 6" in told
+    ctx = open_context(project)
+    own, other = (
+        ctx.store.read_partition("answers", {"recipe": name, "benchmark": "pope"}, ["question_id", "answer", "score"])
+        for name in ("random", "elsewhere")
+    )
+    assert own.sort_by("question_id").to_pylist() == other.sort_by("question_id").to_pylist()
+
+
+def test_evidence_goes_on_chunk_by_chunk_and_ends_with_the_leaderboard(project, tmp_path, monkeypatch):
+    driven, shown = [], []
+    monkeypatch.setattr("vsel_platform.demo.evidence.write_project", lambda directory, text: directory / "vsel.yaml")
+    monkeypatch.setattr(deployment, "run_in_dagster", lambda file, names, *, train: driven.append((names, train)) or 0)
+    monkeypatch.setattr(evaluation, "leaderboard", lambda *arguments: shown.append(arguments))
+    told = output(project, "evidence", "--directory", str(tmp_path), "--methods", "presel,ccs", "--seeds", "2")
+    assert "19 trainings" in told
+    assert [len(names) for names, _ in driven] == [11, 4, 4]
+    assert all(train for _, train in driven)
+    assert shown == [("held_out", tmp_path / "vsel.yaml", tmp_path / "leaderboard.html")]
+
+
+def test_evidence_that_stops_says_how_to_go_on(project, tmp_path, monkeypatch):
+    monkeypatch.setattr("vsel_platform.demo.evidence.write_project", lambda directory, text: directory / "vsel.yaml")
+    monkeypatch.setattr(deployment, "run_in_dagster", lambda file, names, *, train: 4)
+    error = invoke(project, "evidence", "--directory", str(tmp_path)).exception
+    assert isinstance(error, EvaluationError) and "goes on from here" in str(error)

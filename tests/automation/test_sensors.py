@@ -1,12 +1,12 @@
 """Reselection is level-triggered: whatever happened before, what is stale is requested, once, and not for ever."""
 
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from loaded_deployment import deployment_of
 from small_project import row, small_rows, write_rows, write_small_project
 
 from vsel_platform.errors import DataError, NotMaterializedError, StorageError, VselError
@@ -20,17 +20,12 @@ def deployment(tmp_path_factory):
     """The deployment's modules, loaded for a small project (its recipe needs no model)."""
     directory = tmp_path_factory.mktemp("project")
     file = write_small_project(directory, tmp_path_factory.mktemp("models"), recipes=RANDOM_ONLY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VSEL_PROJECT", str(file))
-        for name in [n for n in sys.modules if n.split(".")[0] in ("definitions", "assets", "automation")]:
-            patch.delitem(sys.modules, name)
+    with deployment_of(file) as patch:
         import definitions
         from automation import requests, run, sensors
 
         patch.setattr(requests, "HEAD_START", 0)  # one test is about it
         yield directory, definitions.defs, sensors, run
-    for name in [n for n in sys.modules if n.split(".")[0] in ("definitions", "assets", "automation")]:
-        del sys.modules[name]
 
 
 def evaluate(sensor, instance, deployment, cursor=None):

@@ -6,7 +6,7 @@ import pytest
 from small_project import write_small_project
 from typer.testing import CliRunner
 
-from vsel_platform.cli import deployment, evaluation
+from vsel_platform.cli import deployment, evaluation, recipes  # noqa: F401  (it registers `run`)
 from vsel_platform.cli.app import app, open_context
 from vsel_platform.errors import ConfigError, EvaluationError
 

@@ -1,7 +1,6 @@
 """Reselection is level-triggered: whatever happened before, what is stale is requested, once, and not for ever."""
 
 import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
@@ -11,7 +10,6 @@ from small_project import row, small_rows, write_rows, write_small_project
 
 from vsel_platform.errors import DataError, NotMaterializedError, StorageError, VselError
 
-ROOT = Path(__file__).parents[2]
 RANDOM_ONLY = {"random": {"dataset": "shapes", "method": "random", "budget": {"percent": 25}}}
 
 

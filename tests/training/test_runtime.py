@@ -20,7 +20,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def arguments(tmp_path, *, device="cpu", share=ALONE, settings=None, **runtime):
     return training_arguments(
-        settings or LoraSettings(), RuntimeSettings(**runtime), tmp_path, device, "project-recipe", share
+        settings or LoraSettings(),
+        RuntimeSettings(**runtime),
+        tmp_path,
+        device,
+        "project-recipe",
+        share,
+        layer="MyLayer",
     )
 
 
@@ -95,20 +101,22 @@ def test_deepspeed_that_is_not_installed_is_named(tmp_path, monkeypatch):
         arguments(tmp_path, device="cuda:0", share=Share(0, 2), deepspeed=str(EXAMPLES / "zero2.json"))
 
 
-@pytest.mark.parametrize(("name", "stage"), [("zero2", 2), ("zero3", 3)])
-def test_the_examples_of_deepspeed_are_llavas(name, stage):
-    zero = json.loads((EXAMPLES / f"{name}.json").read_text())["zero_optimization"]
-    assert (zero["stage"], zero["overlap_comm"], zero["contiguous_gradients"]) == (stage, True, True)
+def test_zero_3_is_refused(tmp_path):
+    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}')
+    with pytest.raises(ConfigError, match="ZeRO-3 shares the vision tower out"):
+        arguments(tmp_path, device="cuda:0", share=Share(0, 2), deepspeed=str(tmp_path / "zero3.json"))
+
+
+def test_the_example_of_deepspeed_is_llavas():
+    zero = json.loads((EXAMPLES / "zero2.json").read_text())["zero_optimization"]
+    assert (zero["stage"], zero["overlap_comm"], zero["contiguous_gradients"]) == (2, True, True)
     assert zero["sub_group_size"] == 1e9
-    assert zero.get("stage3_gather_16bit_weights_on_model_save", False) == (stage == 3)
 
 
-def test_the_example_of_fsdp_is_understood(tmp_path):
-    import transformers
-
+def test_the_example_of_fsdp_wraps_the_language_models_layers(tmp_path):
+    runtime = RuntimeSettings(fsdp=str(EXAMPLES / "fsdp.json"))
+    options = module._sharding(runtime, "cuda:0", Share(0, 2), "MyLayer")
     with placed("cpu", ALONE, RuntimeSettings(), "x"):
-        found = transformers.TrainingArguments(
-            str(tmp_path), use_cpu=True, report_to="none", fsdp=True, fsdp_config=str(EXAMPLES / "fsdp.json")
-        )
+        found = module.transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", **options)
     assert found.fsdp_plugin_args["fsdp_version"] == 2
-    assert found.fsdp_plugin_args["transformer_cls_names_to_wrap"] == "LlamaDecoderLayer"
+    assert found.fsdp_plugin_args["transformer_cls_names_to_wrap"] == "MyLayer"

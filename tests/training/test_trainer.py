@@ -45,10 +45,10 @@ def made(tmp_path):
             loaders.append(StepLoader(model, rows, settings, images, ALONE, keep_bytes=2**20))
             return RowsTrainer(
                 RowsLoss(model, peft_model, joined=False),
-                training_arguments(settings, RuntimeSettings(), tmp_path, "cpu", "x", ALONE),
+                training_arguments(settings, RuntimeSettings(), tmp_path, "cpu", "x", ALONE, layer=""),
                 len(loaders[-1].steps),
                 loaders[-1].load,
-                optimizer=torch.optim.AdamW(parameter_groups(peft_model, model.parts, settings)),
+                groups=lambda: parameter_groups(peft_model, model.parts, settings),
                 factor=factor,
                 batch_tokens=batch_tokens,
                 callbacks=[],

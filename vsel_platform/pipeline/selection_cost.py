@@ -19,17 +19,20 @@ _MODEL_OF: dict[Need, Callable[[Context], str]] = {
     "hidden_states": hidden_states.STAGE.fingerprint,
 }
 
+TAPPED: tuple[Need, ...] = ("vision_representations", "hidden_states")
+
 
 def selection_seconds(ctx: Context, recipe: str) -> float | None:
     """Seconds of the signals, the score and the selection of a recipe, each row once; None if no rate is known.
 
-    Signals that lay on the way of another's pass have no rate of their own and cost nothing here.
+    Vectors that lay on the way of the pass for losses have no rate of their own: they cost what that pass costs.
     """
     settings = ctx.project.recipe(recipe)
     rows = ctx.store.require("manifest", {"dataset": settings.dataset}).rows
     selected = ctx.store.require("selected_subset", {"recipe": recipe}).rows
     units: list[tuple[str, str, int]] = [("selected_subset", "", selected)]
-    for need in needs_of(ctx.project, settings):
+    needs = needs_of(ctx.project, settings)
+    for need in needs:
         if need in _MODEL_OF:
             units.append((need, _MODEL_OF[need](ctx), rows))
     if settings.method == "presel":
@@ -45,4 +48,9 @@ def selection_seconds(ctx: Context, recipe: str) -> float | None:
         score = composition(ctx.project, settings).score
         units.append((method_scores.stage_name(score.name), "", rows))
     known = [seconds for unit in units if (seconds := known_seconds(ctx, *unit)) is not None]
+    tapped = [need for need in needs if need in TAPPED and known_seconds(ctx, need, _MODEL_OF[need](ctx), rows) is None]
+    if tapped and "base_losses" not in needs:
+        known += [
+            s for s in [known_seconds(ctx, "base_losses", vlm_fingerprint(ctx.project.vlm), rows)] if s is not None
+        ]
     return sum(known) if known else None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,7 +17,7 @@ import transformers
 
 from vsel_platform.config import VlmSettings
 from vsel_platform.config_training import LoraSettings, RuntimeSettings
-from vsel_platform.errors import ModelError
+from vsel_platform.errors import ConfigError, ModelError
 from vsel_platform.models.batching import usable_batch_tokens
 from vsel_platform.models.devices import resolve_device
 from vsel_platform.models.family_adapter import FamilyAdapter
@@ -170,7 +171,7 @@ class _Run:
         job: TrainingJob,
         directory: Path,
     ) -> None:
-        self._settings, self._job, self._directory = settings, job, directory
+        self._settings, self._job, self._directory, self._model = settings, job, directory, model
         parts = model.parts
         # Other families' projectors are part of what computes their features.
         inside = isinstance(model, FamilyAdapter) and settings.projector_learning_rate > 0
@@ -181,8 +182,8 @@ class _Run:
             model.model.activation_checkpointing_enable({"use_reentrant": False})
         keep = int(job.feature_cache_gib * 2**30)
         self.loader = StepLoader(model, rows, settings, images, job.share, keep_bytes=keep)
-        self._optimizer = torch.optim.AdamW(parameter_groups(self.peft_model, parts, settings))
-        trained = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._groups = partial(parameter_groups, self.peft_model, parts, settings)
+        trained = [p for group in self._groups() for p in group["params"]]
         self.trainable_parameters = sum(p.numel() for p in trained)
         self.resumed_at = 0
         self.gathered: Any = None
@@ -198,16 +199,26 @@ class _Run:
         observer = Observer(job.states, job.runtime.checkpoint_minutes, job.share, job.on_step)
         trainer = RowsTrainer(
             self._loss,
-            training_arguments(settings, job.runtime, self._directory, self._loss_device(), job.name, job.share),
+            training_arguments(
+                settings,
+                job.runtime,
+                self._directory,
+                self._loss_device(),
+                job.name,
+                job.share,
+                layer=type(self._model.decoder.layers[0]).__name__,
+            ),
             len(steps),
             self.loader.load,
-            optimizer=self._optimizer,
+            groups=self._groups,
             factor=lambda step: learning_rate_factor(
                 step, steps=len(steps), warmup_fraction=settings.warmup_fraction, form=settings.schedule
             ),
             batch_tokens=self._batch_tokens,
             callbacks=[observer],
         )
+        if trainer.is_fsdp_enabled:
+            self._leave_tower_whole(trainer)
         state = self._restored()
         if state is not None:
             self.resumed_at = int(state.name.rpartition("-")[2])
@@ -228,6 +239,18 @@ class _Run:
             (epoch, row.sample_id, turn) for row, epoch in planned for turn in self.loader.asked(row, epoch)
         ]
         return trainer.history
+
+    def _leave_tower_whole(self, trainer: RowsTrainer) -> None:
+        """A frozen tower is passed apart, by every process for images of its own."""
+        model = self._model
+        if not model.tower_gradients:
+            frozen = [model.parts.tower] + (list(model.parts.projectors) if isinstance(model, FamilyAdapter) else [])
+            trainer.accelerator.state.fsdp_plugin.ignored_modules = [model.model.get_submodule(p) for p in frozen]
+        elif isinstance(model, FamilyAdapter):
+            raise ConfigError(
+                "training.runtime.fsdp: of this family only the language model can be trained so; set "
+                "lora.vision.rank and lora.projector_learning_rate to 0"
+            )
 
     def _restored(self) -> Path | None:
         if self._job.states is None:

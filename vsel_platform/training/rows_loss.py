@@ -36,7 +36,8 @@ class Part:
 class RowsLoss(torch.nn.Module):
     """Weighted loss of rows under a model with LoRA layers.
 
-    `peft_model` wraps `adapter.model`, whose modules it has changed in place.
+    `peft_model` wraps `adapter.model`, whose modules it has changed in place. `joined`: in a group of processes, where
+    a part may be empty.
     """
 
     def __init__(self, adapter: "Adapter", peft_model: Any, *, joined: bool) -> None:
@@ -48,8 +49,14 @@ class RowsLoss(torch.nn.Module):
     def forward(self, part: Part) -> "tuple[torch.Tensor, torch.Tensor]":
         """(weighted sum of the targets' negative log-likelihood [nat] with gradient; of every target, float32
         [targets], without)."""
-        if not part.rows:
-            return self._nothing(), torch.zeros(0)
+        if part.rows:
+            return self._loss(part)
+        # Whoever shares layers out has to take part in all passes of the others.
+        idle = Example("", self._adapter.render([("user", "a"), ("assistant", "b")], 0), ())
+        loss, _ = self._loss(Part([idle], [np.zeros(idle.rendered.n_targets, np.float32)], {}, {}))
+        return loss, torch.zeros(0)
+
+    def _loss(self, part: Part) -> "tuple[torch.Tensor, torch.Tensor]":
         adapter = self._adapter
         projected = self._projected(part)
         images = [adapter.row_features([projected[image] for image in row.images]) for row in part.rows]
@@ -57,7 +64,6 @@ class RowsLoss(torch.nn.Module):
         nll = target_nll(adapter.logits(states), targets)
         weights = torch.from_numpy(np.concatenate(part.weights)).to(nll.device)
         loss = (nll * weights).sum()
-        # In a group of processes every tensor must take part in every step, images or not.
         return loss + self._nothing() if self._joined else loss, nll.detach()
 
     @contextmanager
@@ -70,8 +76,12 @@ class RowsLoss(torch.nn.Module):
             yield
 
     def _nothing(self) -> torch.Tensor:
-        total = sum((p.sum() * 0.0 for p in self.peft_model.parameters() if p.requires_grad), torch.zeros(()))
-        return torch.as_tensor(total)
+        """0 that depends on all that is trained: in a group of processes every tensor must take part in every step,
+        images or not. Tensors that are shared out are parts of layers, which all rows pass."""
+        from torch.distributed.tensor import DTensor
+
+        own = [p for p in self.peft_model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+        return torch.stack([p.sum() * 0.0 for p in own]).sum() if own else torch.zeros(())
 
     def _projected(self, part: Part) -> "dict[str, torch.Tensor]":
         ids = list(dict.fromkeys(image for row in part.rows for image in row.images))

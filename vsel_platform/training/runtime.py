@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 import transformers
 
@@ -50,11 +51,19 @@ def placed(device: str, share: Share, runtime: RuntimeSettings, name: str) -> It
 
 
 def training_arguments(
-    settings: LoraSettings, runtime: RuntimeSettings, directory: Path, device: str, name: str, share: Share
+    settings: LoraSettings,
+    runtime: RuntimeSettings,
+    directory: Path,
+    device: str,
+    name: str,
+    share: Share,
+    *,
+    layer: str,
 ) -> transformers.TrainingArguments:
-    """Arguments for a run in `directory`, made inside `placed`. Raises ConfigError if a configuration file, a tracker
-    or DeepSpeed is missing, or if what shards a model has no devices to do so."""
-    options = _sharding(runtime, device, share)
+    """Arguments for a run in `directory`, made inside `placed`. `layer`: class of the language model's layers, which
+    FSDP shares out one by one. Raises ConfigError if a configuration file, a tracker or DeepSpeed is missing, or if
+    what shares a model out has no devices to do so."""
+    options = _sharding(runtime, device, share, layer)
     for tracker in runtime.report_to:
         if find_spec(tracker) is None:
             raise ConfigError(f"training.runtime.report_to: {tracker} is not installed; pip install {tracker}")
@@ -90,7 +99,7 @@ def training_arguments(
     return arguments
 
 
-def _sharding(runtime: RuntimeSettings, device: str, share: Share) -> dict[str, Any]:
+def _sharding(runtime: RuntimeSettings, device: str, share: Share, layer: str) -> dict[str, Any]:
     for kind in ("deepspeed", "fsdp"):
         file = getattr(runtime, kind)
         if file is None:
@@ -103,7 +112,15 @@ def _sharding(runtime: RuntimeSettings, device: str, share: Share) -> dict[str, 
                 f"or take the option out (now: {share.world} process(es) on {device})"
             )
     if runtime.deepspeed:
+        if orjson.loads(Path(runtime.deepspeed).read_bytes()).get("zero_optimization", {}).get("stage") == 3:
+            raise ConfigError(
+                "training.runtime.deepspeed: ZeRO-3 shares the vision tower out as well, through which every process "
+                "passes images of its own; use FSDP (examples/fsdp.json), which leaves the tower whole, or ZeRO-2"
+            )
         if find_spec("deepspeed") is None:
             raise ConfigError("training.runtime.deepspeed: DeepSpeed is not installed; pip install deepspeed")
         return {"deepspeed": runtime.deepspeed}
-    return {"fsdp": True, "fsdp_config": runtime.fsdp} if runtime.fsdp else {}
+    if not runtime.fsdp:
+        return {}
+    config = {"transformer_layer_cls_to_wrap": [layer]} | orjson.loads(Path(runtime.fsdp).read_bytes())
+    return {"fsdp": True, "fsdp_config": config}

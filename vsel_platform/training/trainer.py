@@ -82,7 +82,8 @@ class History:
 
 
 class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers has no types
-    """Trains a `RowsLoss`. One batch of its loader is this process's share of one optimiser step.
+    """Trains a `RowsLoss`. One batch of its loader is this process's share of one optimiser step. `groups` gives the
+    optimiser's groups of parameters, `factor` what their rates are multiplied with at a step (from 0).
 
     The rows of a step pass in parts of at most `batch_tokens` tokens, whose gradients add up to that of the weighted
     mean over all targets; when memory is short, in smaller parts. A part's size changes no result but rounding.
@@ -95,24 +96,36 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         n_steps: int,
         load: Callable[[int], StepRows],
         *,
-        optimizer: torch.optim.Optimizer,
+        groups: Callable[[], list[dict[str, Any]]],
         factor: Callable[[int], float],
         batch_tokens: int,
         callbacks: list[transformers.TrainerCallback],
     ) -> None:
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        super().__init__(
-            model=model, args=args, train_dataset=range(n_steps), optimizers=(optimizer, scheduler), callbacks=callbacks
-        )
+        self.optimizer: Any
+        self.lr_scheduler: Any
+        super().__init__(model=model, args=args, train_dataset=range(n_steps), callbacks=callbacks)
         self.remove_callback(transformers.PrinterCallback)
         self.history = History()
         self.failed: set[str] = set()
         self._rows_loss = model
-        self._load = load
+        self._load, self._groups, self._factor = load, groups, factor
         self._batch_tokens = batch_tokens
         self._limits = BatchLimits()
         self._checked = False
         self._logged = 0
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW of the groups; made late, because what shards a model replaces its parameters."""
+        found: torch.optim.Optimizer = self.optimizer or torch.optim.AdamW(self._groups())
+        self.optimizer = found
+        return found
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The factor of every group's own rate."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.create_optimizer(), self._factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def get_train_dataloader(self) -> Any:
         """One step after the other; rows were shared out among processes when the steps were planned."""
@@ -152,6 +165,7 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
             free_memory()
             model.zero_grad()
         self._check_gradients(step)
+        self._fill_gradients()
         self._record(step, units, loss, nll, time.perf_counter() - start)
         return torch.tensor(loss, device=self.args.device)
 
@@ -250,6 +264,14 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
                 "Narrow targets of lora or lora.vision down to layers that the loss depends on"
             )
 
+    def _fill_gradients(self) -> None:
+        """Where a step without images gives none, 0: AdamW else counts the steps of such tensors apart, and a process
+        alone would learn something else than a group."""
+        if not self.is_deepspeed_enabled:
+            for parameter in self.model.parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+
     def _record(self, step: StepRows, units: float, loss: float, nll: NDArray[np.float32], seconds: float) -> None:
         question = np.concatenate([np.zeros(0, bool), *step.is_question])
         sums = [loss, *_sum_and_count(nll[~question]), *_sum_and_count(nll[question]), len(step.rows), step.tokens]
@@ -276,7 +298,13 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         directory = Path(resume_from_checkpoint)
-        (self.model if model is None else model).load_state_dict(load_file(directory / TRAINABLE_FILE), strict=False)
+        state = load_file(directory / TRAINABLE_FILE)
+        if self.is_fsdp_enabled:
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+            set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, strict=False))
+        else:
+            self.model.load_state_dict(state, strict=False)
 
     def recall(self, directory: Path) -> None:
         """Take up the history that lies with a state."""

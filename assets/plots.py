@@ -222,11 +222,11 @@ def _files(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
 
 def evaluation(ctx: Context, recipe: str, benchmark: str) -> Metadata:
     """Metrics with intervals; and before and after fine-tuning: which tasks were learned, which got worse."""
+    from vsel_platform.evaluation.gains import regressions, unjudged
     from vsel_platform.pipeline.benchmarks import read_benchmark
     from vsel_platform.pipeline.measured import answers_pointer, compared_with_base
     from vsel_platform.pipeline.trained import trained_on
     from vsel_platform.reports import markdown
-    from vsel_platform.reports.evaluation import regressions, unjudged
     from vsel_platform.reports.evaluation_plot import evaluation_bars
 
     if any(answers_pointer(ctx, name, benchmark) is None for name in (BASE, recipe)):

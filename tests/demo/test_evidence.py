@@ -49,7 +49,6 @@ def test_all_methods_of_the_table_exist():
     assert set(METHODS) <= set(method_names(project))
 
 
-
 @pytest.mark.parametrize(
     "wrong", [{"methods": ()}, {"budgets": (0.0,)}, {"budgets": (100.0,)}, {"seeds": 0}, {"random_seeds": 1}]
 )

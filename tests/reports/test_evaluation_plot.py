@@ -1,7 +1,7 @@
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from vsel_platform.reports.evaluation import TaskComparison
+from vsel_platform.evaluation.gains import TaskComparison
 from vsel_platform.reports.evaluation_plot import MAX_TASKS, evaluation_bars
 from vsel_platform.reports.style import MAX_PNG_BYTES, WARNING
 

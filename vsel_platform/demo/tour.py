@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from vsel_platform.evaluation.gains import TaskComparison, regressions, unjudged
 from vsel_platform.pipeline.benchmarks import read_benchmark
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.measured import compared_with_base
 from vsel_platform.pipeline.trained import trained_on
-from vsel_platform.reports.evaluation import TaskComparison, regressions, unjudged
 
 
 def where_to_look(ctx: Context, project: Path, *, reselection_s: float, total_s: float) -> str:

@@ -4,10 +4,10 @@ from typing import Any
 
 from vsel_platform.config_evaluation import BASE
 from vsel_platform.evaluation.benchmark import Judgement, Measure
+from vsel_platform.evaluation.gains import TaskComparison, compare
 from vsel_platform.evaluation.metric_rows import LOSS, loss_measures
 from vsel_platform.pipeline.benchmarks import Benchmark
 from vsel_platform.pipeline.context import Context
-from vsel_platform.reports.evaluation import TaskComparison, compare
 from vsel_platform.storage.pointers import Pointer
 
 COLUMNS = ["question_id", "parsed", "score", "loss_sum", "n_target_tokens"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vsel_platform.reports.evaluation import TaskComparison
+from vsel_platform.evaluation.gains import TaskComparison
 from vsel_platform.reports.style import (
     FONT,
     INK,

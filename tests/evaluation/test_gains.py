@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsel_platform.evaluation.benchmark import Measure, ratio_measure
+from vsel_platform.evaluation.gains import TaskComparison, compare, regressions, unjudged
 from vsel_platform.evaluation.metric_rows import LOSS
-from vsel_platform.reports.evaluation import TaskComparison, compare, regressions, unjudged
 
 LOSSES = (2.0, 1.0)
 

@@ -25,7 +25,10 @@ def work():
     raise ModelError("rank 1 says no")
 
 with joined({name: os.environ[name] for name in names}, "cpu") as share:
-    share.together(work)
+    if act == "report":
+        share.report(ModelError("rank 1 says no"))
+    else:
+        share.together(list if act == "wait" else work)
 """
 
 
@@ -44,6 +47,21 @@ def _own_program(monkeypatch, tmp_path):
 def test_an_error_of_another_process_is_the_job_s():
     with pytest.raises(ModelError, match="rank 1 says no"), started(b"raise", 2, "cpu", 1) as share:
         share.together(list)
+
+
+@pytest.mark.parametrize(("act", "message"), [("report", "rank 1 says no"), ("die", "one of the 2 processes")])
+def test_who_waits_elsewhere_learns_why_another_process_ended(act, message):
+    import torch
+
+    with pytest.raises(ModelError, match=message) as caught, started(act.encode(), 2, "cpu", 1):
+        for _ in range(2):
+            torch.distributed.all_reduce(torch.zeros(1))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_an_error_of_the_first_process_is_its_own():
+    with pytest.raises(RuntimeError, match="of my own"), started(b"wait", 2, "cpu", 1):
+        raise RuntimeError("of my own")
 
 
 def test_a_process_that_dies_ends_the_job_with_an_error():

@@ -25,7 +25,7 @@ from vsel_platform.models.llava import LlavaAdapter, load_llava
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.templates import load_template
 from vsel_platform.training.adapter import add_lora, save_adapter
-from vsel_platform.training.trainer import History
+from vsel_platform.training.history import History
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from vsel_platform.models.lora_adapter import (
 )
 from vsel_platform.models.prototypes import PrototypeResidual
 from vsel_platform.training.adapter import add_lora, save_adapter
-from vsel_platform.training.trainer import History
+from vsel_platform.training.history import History
 
 PROJECTOR = "model.multi_modal_projector"
 Q_PROJ = "model.language_model.layers.0.self_attn.q_proj"

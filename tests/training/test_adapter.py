@@ -12,7 +12,7 @@ from vsel_platform.config_training import LoraSettings, PrototypeSettings, Visio
 from vsel_platform.errors import ModelError
 from vsel_platform.models.lora_adapter import ADAPTER_WEIGHTS
 from vsel_platform.training.adapter import add_lora, language_targets, parameter_groups, save_adapter, vision_targets
-from vsel_platform.training.trainer import History
+from vsel_platform.training.history import History
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

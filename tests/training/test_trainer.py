@@ -13,10 +13,11 @@ from vsel_platform.ranks import ALONE
 from vsel_platform.signals.losses import LossRow
 from vsel_platform.training import trainer as module
 from vsel_platform.training.adapter import add_lora, parameter_groups
+from vsel_platform.training.history import History
 from vsel_platform.training.rows_loss import RowsLoss
 from vsel_platform.training.runtime import placed, training_arguments
 from vsel_platform.training.step_rows import StepLoader
-from vsel_platform.training.trainer import History, RowsTrainer
+from vsel_platform.training.trainer import RowsTrainer
 
 SETTINGS = LoraSettings(
     rank=4, alpha=8, dropout=0.0, learning_rate=1e-2, projector_learning_rate=1e-3, batch_rows=4, order="random", seed=1

@@ -22,7 +22,7 @@ from vsel_platform.storage.pointers import Pointer
 from vsel_platform.training.resume import TrainingStates
 
 SUBSET_CODE = "reference_subset-1"
-MODEL_CODE = "reference_model-2"
+MODEL_CODE = "reference_model-3"
 
 
 def choose_reference(

@@ -17,7 +17,7 @@ from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.selection.manifest import selection_hash
 from vsel_platform.storage.pointers import Pointer
 
-CHECKPOINT_CODE = "finetuned_checkpoint-2"
+CHECKPOINT_CODE = "finetuned_checkpoint-3"
 
 
 def lora_of(ctx: Context, recipe: str) -> LoraSettings:

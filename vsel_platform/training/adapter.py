@@ -18,7 +18,7 @@ from vsel_platform.models.lora_adapter import ADAPTER_WEIGHTS, AdapterExtras, ad
 from vsel_platform.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
-    from vsel_platform.training.trainer import History
+    from vsel_platform.training.history import History
 
 LOSSES_FILE = "losses.json"
 QUESTIONS_FILE = "asked_questions.jsonl"

@@ -4,8 +4,8 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,7 @@ import transformers
 
 from vsel_platform.config import VlmSettings
 from vsel_platform.config_training import LoraSettings, RuntimeSettings
-from vsel_platform.errors import ConfigError, ModelError
+from vsel_platform.errors import ModelError
 from vsel_platform.models.batching import usable_batch_tokens
 from vsel_platform.models.devices import resolve_device
 from vsel_platform.models.family_adapter import FamilyAdapter
@@ -29,49 +29,18 @@ from vsel_platform.models.vlm import ConversationRow
 from vsel_platform.ranks import ALONE, Share
 from vsel_platform.training.adapter import add_lora, parameter_groups, save_adapter
 from vsel_platform.training.callbacks import Observer
+from vsel_platform.training.history import History
 from vsel_platform.training.model_card import model_card
+from vsel_platform.training.report import TrainingReport, throughput
 from vsel_platform.training.resume import TrainingStates
 from vsel_platform.training.rows_loss import RowsLoss
 from vsel_platform.training.runtime import placed, training_arguments
 from vsel_platform.training.schedule import epoch_means, learning_rate_factor
+from vsel_platform.training.sharding import kept_whole, zero_stage
 from vsel_platform.training.step_rows import StepLoader
-from vsel_platform.training.trainer import History, RowsTrainer
+from vsel_platform.training.trainer import RowsTrainer
 
 FEATURE_CACHE_GIB = 4.0
-THROUGHPUT_POINTS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """What a training run did; losses are means over the steps of the first and of the last epoch [nat/token].
-
-    `training_seconds` are those of the steps and of the pictures in them, without loading the model. What was measured
-    at every step lies beside the adapter, in `losses.json`. rows_per_s and tokens_per_s are those of
-    the steps (of all processes together). resumed_at: step that a killed training went on from, 0: from the start.
-    n_questions: turns that were learned as the virtual user's questions. throughput: (step, rows/s, tokens/s) over the
-    steps before, at most 100 of them. prototypes: how they were used when they were looked at last
-    (`models.prototype_usage`); empty without any.
-    """
-
-    steps: int
-    rows: int
-    n_skipped: int
-    seconds: float
-    training_seconds: float
-    first_epoch_loss: float
-    last_epoch_loss: float
-    trainable_parameters: int
-    adapter_sha256: str
-    rows_per_s: float
-    tokens_per_s: float
-    resumed_at: int = 0
-    n_questions: int = 0
-    throughput: tuple[tuple[int, float, float], ...] = ()
-    prototypes: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -217,18 +186,18 @@ class _Run:
             batch_tokens=self._batch_tokens,
             callbacks=[observer],
         )
-        if trainer.is_fsdp_enabled:
-            self._leave_tower_whole(trainer)
         state = self._restored()
         if state is not None:
             self.resumed_at = int(state.name.rpartition("-")[2])
             trainer.recall(state)
-        try:
-            trainer.train(resume_from_checkpoint=None if state is None else str(state))
-        finally:
-            self.loader.close()
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            self.gathered = _of_peft_model(trainer.accelerator.get_state_dict(trainer.model_wrapped))
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        with kept_whole(self._model, zero_stage=zero_stage(trainer)) if sharded else nullcontext():
+            try:
+                trainer.train(resume_from_checkpoint=None if state is None else str(state))
+            finally:
+                self.loader.close()
+            if sharded:
+                self.gathered = _of_peft_model(trainer.accelerator.get_state_dict(trainer.model_wrapped) or {})
         self.peft_model.eval()
         if not trainer.history.loss:
             raise ModelError("training: no row has a readable image")
@@ -239,18 +208,6 @@ class _Run:
             (epoch, row.sample_id, turn) for row, epoch in planned for turn in self.loader.asked(row, epoch)
         ]
         return trainer.history
-
-    def _leave_tower_whole(self, trainer: RowsTrainer) -> None:
-        """A frozen tower is passed apart, by every process for images of its own."""
-        model = self._model
-        if not model.tower_gradients:
-            frozen = [model.parts.tower] + (list(model.parts.projectors) if isinstance(model, FamilyAdapter) else [])
-            trainer.accelerator.state.fsdp_plugin.ignored_modules = [model.model.get_submodule(p) for p in frozen]
-        elif isinstance(model, FamilyAdapter):
-            raise ConfigError(
-                "training.runtime.fsdp: of this family only the language model can be trained so; set "
-                "lora.vision.rank and lora.projector_learning_rate to 0"
-            )
 
     def _restored(self) -> Path | None:
         if self._job.states is None:
@@ -289,17 +246,8 @@ def _report(
         resumed_at=run.resumed_at,
         n_questions=len(run.questions),
         prototypes=history.prototypes[-1] if history.prototypes else {},
-        throughput=tuple(_throughput(history)),
+        throughput=tuple(throughput(history)),
     )
-
-
-def _throughput(history: History) -> Iterator[tuple[int, float, float]]:
-    size = max(1, -(-len(history.seconds) // THROUGHPUT_POINTS))
-    for start in range(0, len(history.seconds), size):
-        part = slice(start, start + size)
-        seconds = max(sum(history.seconds[part]), 1e-9)
-        end = min(start + size, len(history.seconds))
-        yield end, round(sum(history.rows[part]) / seconds, 2), round(sum(history.tokens[part]) / seconds, 1)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from vsel_platform.models.images import Preprocessed
+from vsel_platform.models.llava_forward import LlavaForward
 from vsel_platform.models.prototype_usage import PrototypeUsage
-from vsel_platform.models.prototypes import PrototypeResidual
+from vsel_platform.models.prototypes import PrototypeResidual, input_width
 from vsel_platform.models.scoring import target_nll
 from vsel_platform.training.examples import Example
 
@@ -45,6 +46,7 @@ class RowsLoss(torch.nn.Module):
         self.peft_model = peft_model
         self._adapter = adapter
         self._joined = joined
+        self._blank = _blank(adapter) if joined else None
 
     def forward(self, part: Part) -> "tuple[torch.Tensor, torch.Tensor]":
         """(weighted sum of the targets' negative log-likelihood [nat] with gradient; of every target, float32
@@ -76,12 +78,18 @@ class RowsLoss(torch.nn.Module):
             yield
 
     def _nothing(self) -> torch.Tensor:
-        """0 that depends on all that is trained: in a group of processes every tensor must take part in every step,
-        images or not. Tensors that are shared out are parts of layers, which all rows pass."""
-        from torch.distributed.tensor import DTensor
-
-        own = [p for p in self.peft_model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
-        return torch.stack([p.sum() * 0.0 for p in own]).sum() if own else torch.zeros(())
+        """0 that depends on all that only images reach and that is trained: in a group of processes it must take part
+        in every step, images or not. A projector is passed, because its weights may lie on other devices."""
+        adapter = self._adapter
+        total = torch.zeros((), device=adapter.device)
+        if self._blank is not None:
+            total = total + adapter.project(self._blank.to(adapter.device)).float().sum() * 0.0
+        if adapter.tower_gradients:
+            parts = (adapter.parts.tower, *adapter.parts.projectors)
+            for name, parameter in self.peft_model.named_parameters():
+                if parameter.requires_grad and any(part in name for part in parts):
+                    total = total + parameter.sum() * 0.0
+        return total
 
     def _projected(self, part: Part) -> "dict[str, torch.Tensor]":
         ids = list(dict.fromkeys(image for row in part.rows for image in row.images))
@@ -97,3 +105,15 @@ class RowsLoss(torch.nn.Module):
             stacked = self._adapter.project(torch.stack([found[i] for i in members]))
             projected.update(zip(members, stacked, strict=True))
         return projected
+
+
+def _blank(adapter: "Adapter") -> torch.Tensor | None:
+    """Features of no image [1, image tokens, tower width], where features are projected within the loss and the
+    projector is trained. No two tokens are the same, so that nothing is divided by 0."""
+    if not isinstance(adapter, LlavaForward):
+        return None
+    projector = adapter.model.get_submodule(adapter.parts.projectors[0])
+    if not any(parameter.requires_grad for parameter in projector.parameters()):
+        return None
+    shape = (1, adapter.image_tokens, input_width(projector))
+    return torch.linspace(-1, 1, int(np.prod(shape))).reshape(shape)

@@ -112,11 +112,6 @@ def _sharding(runtime: RuntimeSettings, device: str, share: Share, layer: str) -
                 f"or take the option out (now: {share.world} process(es) on {device})"
             )
     if runtime.deepspeed:
-        if orjson.loads(Path(runtime.deepspeed).read_bytes()).get("zero_optimization", {}).get("stage") == 3:
-            raise ConfigError(
-                "training.runtime.deepspeed: ZeRO-3 shares the vision tower out as well, through which every process "
-                "passes images of its own; use FSDP (examples/fsdp.json), which leaves the tower whole, or ZeRO-2"
-            )
         if find_spec("deepspeed") is None:
             raise ConfigError("training.runtime.deepspeed: DeepSpeed is not installed; pip install deepspeed")
         return {"deepspeed": runtime.deepspeed}

@@ -4,9 +4,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from vsel_platform.errors import ModelError, OutOfMemoryError
 from vsel_platform.models.batching import BatchLimits, free_memory, is_out_of_memory, token_batches
 from vsel_platform.models.prototype_usage import PrototypeUsage, mean_usage
 from vsel_platform.training.examples import Example
+from vsel_platform.training.history import History
 from vsel_platform.training.rows_loss import Part, RowsLoss
 from vsel_platform.training.step_images import LoadedImages
 
@@ -49,36 +49,6 @@ class StepRows:
     def tokens(self) -> int:
         """Tokens of all rows."""
         return sum(len(row.rendered) for row in self.rows)
-
-
-@dataclass
-class History:
-    """What was measured at every step, over all processes.
-
-    loss: weighted mean of the targets' losses, the one that is minimised; answer_loss and question_loss: plain means,
-    NaN without such targets [nat/token]. rows, tokens: that passed. seconds: of the step. prototypes: every
-    `USAGE_EVERY` steps, how they group the tokens of images (`models.prototype_usage`), and at which step.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    answer_loss: list[float] = field(default_factory=list)
-    question_loss: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    prototypes: list[dict[str, float]] = field(default_factory=list)
-
-    def means(self, start: int) -> dict[str, float]:
-        """What a tracker is told of the steps from `start` on; losses that no step had are left out."""
-        spent = sum(self.seconds[start:])
-        losses = {name: getattr(self, name)[start:] for name in ("loss", "answer_loss", "question_loss")}
-        known = {name: [v for v in values if math.isfinite(v)] for name, values in losses.items()}
-        found = {name: fmean(values) for name, values in known.items() if values}
-        found |= {"learning_rate": self.learning_rate[-1]}
-        found |= {f"{name}_per_s": sum(getattr(self, name)[start:]) / spent for name in ("rows", "tokens")}
-        last = self.prototypes[-1] if self.prototypes else {}
-        return found | {f"prototypes_{name}": value for name, value in last.items() if name != "step"}
 
 
 class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers has no types

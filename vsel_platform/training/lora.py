@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -84,12 +84,29 @@ def train_lora(
     """
     job = job or TrainingJob()
     start = time.perf_counter()
-    device = resolve_device(job.device)
-    model = _loaded(base, settings, device, start_from)
+    model = _loaded(base, settings, resolve_device(job.device), start_from)
     if job.confirm is not None and start_from is None:
         job.confirm(model.fingerprint)
+    loading = time.perf_counter() - start
+    report = train_loaded(model, base, rows, settings, images, out_dir, job, origin=origin)
+    return replace(report, seconds=report.seconds + loading)
+
+
+def train_loaded(
+    model: LlavaAdapter | FamilyAdapter,
+    base: VlmSettings,
+    rows: Sequence[ConversationRow],
+    settings: LoraSettings,
+    images: ImageProvider,
+    out_dir: Path,
+    job: TrainingJob,
+    *,
+    origin: Mapping[str, str] | None = None,
+) -> TrainingReport:
+    """`train_lora` of a model that is loaded already, which gets the LoRA layers in place; `base` names it."""
+    start = time.perf_counter()
     with (
-        _seeded(settings.seed, device),
+        _seeded(settings.seed, model.device),
         placed(model.device, job.share, job.runtime, job.name),
         tempfile.TemporaryDirectory(prefix="vsel-training-") as name,
     ):
@@ -97,8 +114,7 @@ def train_lora(
         begun = time.perf_counter()
         history = run.train()
         training_seconds = time.perf_counter() - begun
-    seconds = (time.perf_counter() - start, training_seconds)
-    report = _report(run, history, rows, settings, seconds)
+    report = _report(run, history, rows, settings, (time.perf_counter() - start, training_seconds))
     if not job.share.is_main:
         return report
     card = model_card(
@@ -112,7 +128,7 @@ def train_lora(
         origin=origin or {},
     )
     digest = save_adapter(run.peft_model, out_dir, card, history, settings, questions=run.questions, state=run.gathered)
-    return TrainingReport(**{**report.to_dict(), "adapter_sha256": digest})
+    return replace(report, adapter_sha256=digest)
 
 
 def _loaded(

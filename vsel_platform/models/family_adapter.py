@@ -3,28 +3,24 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vsel_platform.errors import DataError, ModelError
 from vsel_platform.models.chat_template import ChatTemplate
 from vsel_platform.models.dedicated_token import VIRTUAL_USER, add_dedicated_token
 from vsel_platform.models.families import Family
 from vsel_platform.models.family_forward import FamilyForward
-from vsel_platform.models.generation import generate_tokens, generate_with_attention, sample_tokens
 from vsel_platform.models.rendering import changed, rendered_row, require_images, tokens_of
-from vsel_platform.models.sampling import Sampling
+from vsel_platform.models.speaking import Speaking
 from vsel_platform.models.templates import RenderedText
-from vsel_platform.models.vlm import Condition, GeneratedAnswer, RenderedRow, ShownImage
+from vsel_platform.models.vlm import Condition, RenderedRow, ShownImage
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 CHAT = "chat"
 """Name of the checkpoint's own template in the settings."""
 
 
-class FamilyAdapter(FamilyForward):
+class FamilyAdapter(Speaking, FamilyForward):
     """A model with its chat template (`models.vlm.VisionLanguageModel`)."""
 
     def __init__(
@@ -96,33 +92,6 @@ class FamilyAdapter(FamilyForward):
         require_images(turns, n_images)
         images = self._all(shown, n_images)
         return self._tokens(self._template.question_prompt(turns, self._texts(images)), images)
-
-    def generate(
-        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
-    ) -> list[GeneratedAnswer]:
-        """Greedy answers with the attention to the image (see `models.generation`)."""
-        return generate_with_attention(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
-
-    def answer(
-        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
-    ) -> list[NDArray[np.int64]]:
-        """Greedy answers as tokens int64 [T], T at most `max_tokens`, the end token included."""
-        return generate_tokens(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
-
-    def sample(
-        self,
-        prompts: Sequence[RenderedRow],
-        images: "Sequence[Sequence[torch.Tensor]]",
-        *,
-        sampling: Sampling,
-        uniform: NDArray[np.float64],
-    ) -> list[NDArray[np.int64]]:
-        """Drawn answers or questions as tokens int64 [T], the end token included (see `generation.sample_tokens`)."""
-        return sample_tokens(self, prompts, images, end_token=self._end_token, sampling=sampling, uniform=uniform)
-
-    def text_of(self, tokens: NDArray[np.int64]) -> str:
-        """Text of generated tokens, without special tokens and blanks around it."""
-        return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True)).strip()
 
     def _all(self, shown: Sequence[ShownImage], n_images: int) -> list[ShownImage]:
         if len(shown) != n_images:

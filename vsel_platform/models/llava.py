@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from vsel_platform.config import VlmSettings
 from vsel_platform.errors import ModelError
@@ -15,25 +13,24 @@ from vsel_platform.identity import fingerprint
 from vsel_platform.models.dedicated_token import VIRTUAL_USER, add_dedicated_token
 from vsel_platform.models.devices import resolve_device, torch_dtype
 from vsel_platform.models.families import FAMILIES
-from vsel_platform.models.generation import generate_tokens, generate_with_attention, sample_tokens
 from vsel_platform.models.llava_forward import LlavaForward
 from vsel_platform.models.lora_adapter import merge_adapter
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.rendering import Renderer
 from vsel_platform.models.safety import resolve_checkpoint, state_hash, weights_hash
-from vsel_platform.models.sampling import Sampling
+from vsel_platform.models.speaking import Speaking
 from vsel_platform.models.templates import Template, load_template
-from vsel_platform.models.vlm import Condition, GeneratedAnswer, RenderedRow, ShownImage
+from vsel_platform.models.vlm import Condition, RenderedRow, ShownImage
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 EMBEDDED = "embedded:"
 DEFAULT_TEMPLATE = "vicuna_v1"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-class LlavaAdapter(LlavaForward):
+class LlavaAdapter(Speaking, LlavaForward):
     """A LLaVA model with its prompt (`models.vlm.VisionLanguageModel`); `weights` identifies weights and adapter."""
 
     def __init__(
@@ -98,33 +95,6 @@ class LlavaAdapter(LlavaForward):
     ) -> RenderedRow:
         """Tokens of turns up to where the virtual user's next question begins."""
         return self._renderer.render_question_prompt(turns, n_images)
-
-    def generate(
-        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
-    ) -> list[GeneratedAnswer]:
-        """Greedy answers with the attention to the image (see `models.generation`)."""
-        return generate_with_attention(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
-
-    def answer(
-        self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
-    ) -> list[NDArray[np.int64]]:
-        """Greedy answers as tokens int64 [T], T at most `max_tokens`, the end token included."""
-        return generate_tokens(self, prompts, images, end_token=self._end_token, max_tokens=max_tokens)
-
-    def sample(
-        self,
-        prompts: Sequence[RenderedRow],
-        images: "Sequence[Sequence[torch.Tensor]]",
-        *,
-        sampling: Sampling,
-        uniform: NDArray[np.float64],
-    ) -> list[NDArray[np.int64]]:
-        """Drawn answers or questions as tokens int64 [T], the end token included (see `generation.sample_tokens`)."""
-        return sample_tokens(self, prompts, images, end_token=self._end_token, sampling=sampling, uniform=uniform)
-
-    def text_of(self, tokens: NDArray[np.int64]) -> str:
-        """Text of generated tokens, without special tokens and blanks around it."""
-        return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True)).strip()
 
 
 def load_llava(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter:

@@ -123,7 +123,7 @@ def test_what_is_not_defined_is_nan_and_counts_nowhere():
     rare = ratio_measure("a", np.array([1.0, 0, 0]), np.array([1.0, 0, 0]))
     assert np.isnan(resampled([rare], list("abc"), n_resamples=50)).any()
     found = interval(rare, list("abc"), n_resamples=50)
-    assert (found.estimate, found.low, found.high) == (100, 100, 100)
+    assert (found.estimate, found.low, found.high) == pytest.approx((100, 2.5, 100))  # one cluster tells little
     assert percentiles(np.array([np.nan, 1.0, 3.0]), 1.0) == (1.0, 3.0)
     assert difference_of(1.0, np.array([np.nan, -1.0, 0.0, 2.0, 3.0])).share_not_above == 0.5
 
@@ -141,3 +141,11 @@ def test_ten_thousand_questions_take_well_under_a_second():
     start = time.perf_counter()
     interval(accuracy(right), clusters, n_resamples=1_000)
     assert time.perf_counter() - start < 1.0
+
+
+@pytest.mark.parametrize(("score", "low", "high"), [(0.0, 0.0, 30.850), (1.0, 69.150, 100.0)])
+def test_a_share_of_nothing_or_all_has_the_exact_binomial_interval_of_its_clusters(score, low, high):
+    """Ten clusters: 1 - 0.025 ** (1 / 10) = 0.3085; questions of one cluster are not ten."""
+    scores = np.full(30, score)
+    found = interval(ratio_measure("m", scores, np.ones(30)), [str(i // 3) for i in range(30)])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-3)

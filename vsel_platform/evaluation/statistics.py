@@ -114,13 +114,20 @@ def interval(measure: Measure, clusters: Sequence[str], *, n_resamples: int = N_
     """A measure with the 95 % percentile interval of the cluster bootstrap; all NaN if the measure is not defined.
 
     `clusters` are names of the clusters of its questions. The interval is about the choice of questions, given the
-    answers: what another training run would have answered is not in it.
+    answers: what another training run would have answered is not in it. A share of 0 or 100 % has nothing to resample;
+    its open end is that of the exact binomial interval of so many clusters (Clopper and Pearson 1934).
     """
     estimate = measure.estimate
     if math.isnan(estimate):
         return Interval(math.nan, math.nan, math.nan)
     values = resampled([measure], clusters, n_resamples=n_resamples, seed=seed)[0]
-    return Interval(estimate, *percentiles(values))
+    low, high = percentiles(values)
+    if measure.unit == "percent" and low == high and estimate in (0.0, 100.0):
+        counting = measure.statistics.any(axis=1)
+        n_clusters = len({cluster for cluster, counts in zip(clusters, counting, strict=True) if counts})
+        open_end = 100 * (1 - ((1 - LEVEL) / 2) ** (1 / max(1, n_clusters)))
+        low, high = (0.0, open_end) if estimate == 0 else (100 - open_end, 100.0)
+    return Interval(estimate, low, high)
 
 
 def paired_difference(

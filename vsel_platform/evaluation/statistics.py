@@ -123,7 +123,7 @@ def interval(measure: Measure, clusters: Sequence[str], *, n_resamples: int = N_
     values = resampled([measure], clusters, n_resamples=n_resamples, seed=seed)[0]
     low, high = percentiles(values)
     if measure.unit == "percent" and low == high and estimate in (0.0, 100.0):
-        counting = measure.statistics.any(axis=1)
+        counting = np.count_nonzero(measure.statistics, axis=1) > 0
         n_clusters = len({cluster for cluster, counts in zip(clusters, counting, strict=True) if counts})
         open_end = 100 * (1 - ((1 - LEVEL) / 2) ** (1 / max(1, n_clusters)))
         low, high = (0.0, open_end) if estimate == 0 else (100 - open_end, 100.0)

@@ -1,6 +1,7 @@
 """Selections side by side: overlap, coverage against random ones, and what one keeps and another drops."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -30,6 +31,8 @@ from vsel_platform.reports.style import (
 from vsel_platform.reports.thumbnails import contact_sheet
 
 MAX_SHEETS = 6
+MAX_PLOTTED = 24
+"""A plot of more selections would be taller than a screen."""
 LEGEND = (
     "clusters, images: share of which a row is selected; if random: clusters of random selections of the same size;\n"
     "repeats: rows that repeat an image; train time: of fine-tuning on the rows, known after the first training here"
@@ -45,7 +48,8 @@ PANELS = (
 
 
 def overlap_map(found: Comparison) -> bytes:
-    """Jaccard of every pair of selections as a matrix."""
+    """Jaccard of every pair of selections as a matrix; of more than `MAX_PLOTTED`, the first."""
+    found, note = _plotted(found)
     n = len(found.recipes)
     place = {name: i for i, name in enumerate(found.recipes)}
     values = np.full((n, n), np.nan)
@@ -56,7 +60,7 @@ def overlap_map(found: Comparison) -> bytes:
     picture = new_figure(
         150 + 34 * n,
         f"How much the selections of {found.dataset} share",
-        f"shared rows over all rows of both (Jaccard); two random selections share up to {expected:.0%}",
+        f"shared rows over all rows of both (Jaccard); two random selections share up to {expected:.0%}{note}",
     )
     axes = picture.subplots()
     axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -71,6 +75,16 @@ def overlap_map(found: Comparison) -> bytes:
             colour = "white" if value > 0.5 else INK
             axes.text(column, row, f"{value:.0%}", ha="center", va="center", size=8.5, color=colour, family=FONT)
     return to_png(picture)
+
+
+def _plotted(found: Comparison) -> tuple[Comparison, str]:
+    """The first recipes of a long comparison, and words for it."""
+    if len(found.recipes) <= MAX_PLOTTED:
+        return found, ""
+    names = found.recipes[:MAX_PLOTTED]
+    pairs = [pair for pair in found.pairs if pair["recipe"] in names and pair["other"] in names]
+    note = f"; the first {MAX_PLOTTED} of {len(found.recipes)}"
+    return replace(found, recipes=names, rows=found.rows[:MAX_PLOTTED], pairs=pairs), note
 
 
 def _names(found: Comparison) -> list[str]:
@@ -90,11 +104,12 @@ def _unknown(found: Comparison) -> dict[str, str]:
 
 def coverage_panels(found: Comparison) -> bytes:
     """What each selection covers, and the range of random selections of the same size, in one panel per measure."""
+    found, note = _plotted(found)
     n = len(found.recipes)
     picture = new_figure(
         (150 + 22 * n) * 2,
         f"What the selections of {found.dataset} cover",
-        f"points: selections; grey: range of {len(RANDOM_SEEDS)} random selections of the same size",
+        f"points: selections; grey: range of {len(RANDOM_SEEDS)} random selections of the same size{note}",
         legend_px=16,
     )
     panels = picture.subplots(2, 2, sharey=True)

@@ -328,3 +328,15 @@ def test_columns_of_the_text_are_aligned_whatever_the_names(names):
     recipes, pairs = as_text(found, dict.fromkeys(names)).split(f"\n\n{LEGEND}\n\n")
     for block in (recipes, pairs):
         assert len({len(line) for line in block.split("\n")}) == 1
+
+
+def test_a_comparison_of_many_selections_plots_the_first_and_says_so(drawn):
+    pool = pool_of()
+    selected = {f"recipe_{i:02}": np.arange(i % 5, N_ROWS, 3) for i in range(60)}
+    found = compared(selected, pool)
+    for plot in (overlap_map, coverage_panels):
+        assert len(plot(found)) <= MAX_PNG_BYTES
+    for figure in drawn:
+        words = [text.get_text() for text in figure.findobj(Text)]
+        assert any("the first 24 of 60" in text for text in words)
+        assert "recipe_23" in words and "recipe_24" not in words

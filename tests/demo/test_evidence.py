@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from vsel_platform.config import parse_project
+from vsel_platform.config import load_project, parse_project
 from vsel_platform.demo import evidence
 from vsel_platform.demo.evidence import METHODS, Plan, chunks, recipes, write_evidence_project
 from vsel_platform.errors import ConfigError
@@ -62,3 +62,20 @@ def test_the_project_is_the_demo_s_with_other_recipes(tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "write_project", written.setdefault)
     write_evidence_project(tmp_path, SMALL)
     assert len(yaml.safe_load(written[tmp_path].format(dataset="emoji", seed=1))["recipes"]) == SMALL.n_runs
+
+
+def test_a_larger_model_brings_its_own_template_and_the_default_training(tmp_path, monkeypatch):
+    def write(directory, text):
+        file = directory / "vsel.yaml"
+        own = "vlm: {model: embedded:demo, template: plain}\nreference: {fraction: 0.1, lora: {rank: 2}}\n"
+        training = "training: {lora: {rank: 2}}\n"
+        rows = "name: t\ndatasets: {emoji: {source: rows.json}}\n"
+        file.write_text(rows + own + training + text.format(dataset="emoji", seed=1))
+        return file
+
+    monkeypatch.setattr(evidence, "write_project", write)
+    project = load_project(write_evidence_project(tmp_path, SMALL, "org/larger"))
+    assert (project.vlm.model, project.vlm.template, project.vlm.dtype) == ("org/larger", None, "bfloat16")
+    assert project.training.lora.rank == project.reference.lora.rank == 128
+    assert project.reference.fraction == 0.1
+    assert len(project.recipes) == SMALL.n_runs

@@ -119,6 +119,7 @@ def evidence(
     budgets: Annotated[str, typer.Option(help="Budgets in percent of the rows, separated by commas.")] = "5,15",
     seeds: Annotated[int, typer.Option(help="Seeds of every method.")] = 3,
     random_seeds: Annotated[int, typer.Option(help="Seeds of random selections, at least 5 to judge by.")] = 5,
+    vlm: Annotated[str | None, typer.Option(help="Hub id or directory of a larger model, for a GPU.")] = None,
 ) -> None:
     """Methods x budgets x seeds on the embedded rows: selects, trains, evaluates and compares. Resumable."""
     from vsel_platform.cli.deployment import run_in_dagster
@@ -132,7 +133,7 @@ def evidence(
         random_seeds=random_seeds,
     )
     start = time.monotonic()
-    project = write_evidence_project(directory, plan)
+    project = write_evidence_project(directory, plan, vlm)
     say(f"project file: {project}; {plan.n_runs} trainings")
     for names in chunks(plan):
         code = run_in_dagster(project, names, train=True)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from vsel_platform.demo.project import write_project
 from vsel_platform.errors import ConfigError
 
@@ -78,10 +80,20 @@ def _percent(budget: float) -> str:
     return f"{budget:g}".replace(".", "_")
 
 
-def write_evidence_project(directory: Path, plan: Plan) -> Path:
+def write_evidence_project(directory: Path, plan: Plan, vlm: str | None = None) -> Path:
     """Write the project of a plan into `directory`; its file. A store that is there is used: only what is missing is
-    computed."""
-    return write_project(directory, recipes(plan))
+    computed.
+
+    `vlm` is a model that takes the place of the embedded one, in its own template and with the default training
+    settings: those of the demo are for a tiny model.
+    """
+    file = write_project(directory, recipes(plan))
+    if vlm is not None:
+        values = yaml.safe_load(file.read_text("utf-8"))
+        values |= {"vlm": {"model": vlm}, "training": {}}
+        values["reference"].pop("lora")
+        file.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
+    return file
 
 
 def chunks(plan: Plan) -> list[list[str]]:

@@ -38,7 +38,7 @@ def leaderboard_page(board: Leaderboard, *, title: str) -> str:
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(summary(board))}</p>',
         section("Notes", notes(board.notes)),
-        section("Plot", figure(Plot("leaderboard", plot)) if plot else ""),
+        section("Plot", figure(Plot(f"leaderboard, {board.measure.replace('_', ' ')}", plot)) if plot else ""),
         section("Methods", _methods(board)),
         section("Random runs", _random(board)),
         section("Does the ranking hold?", _agreements(board)),

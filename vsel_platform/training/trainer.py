@@ -82,6 +82,8 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         self._batch_tokens = batch_tokens
         self._limits = BatchLimits()
         self._checked = False
+        # A step's time is that since the end of the one before: pictures and the optimiser's work belong to it.
+        self._ended = 0.0
         self._logged = 0
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -120,7 +122,7 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Gradients of one step; its loss [nat/token], the mean over the tokens of this process."""
-        start = time.perf_counter()
+        start = self._ended or time.perf_counter()
         model.train()
         step: StepRows = inputs
         units = self._together([step.units])[0]
@@ -136,7 +138,8 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
             model.zero_grad()
         self._check_gradients(step)
         self._fill_gradients()
-        self._record(step, units, loss, nll, time.perf_counter() - start)
+        self._ended = time.perf_counter()
+        self._record(step, units, loss, nll, self._ended - start)
         return torch.tensor(loss, device=self.args.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

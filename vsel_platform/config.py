@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from vsel_platform.config_base import Name, Settings
+from vsel_platform.config_base import CheckpointSettings, Name, Settings
 from vsel_platform.config_errors import problems
 from vsel_platform.config_evaluation import BASE, BenchmarkSettings, EvaluationSettings, RecipeTraining
 from vsel_platform.config_training import LoraSettings, TrainingSettings
@@ -69,12 +69,11 @@ def _check_joint(encoder: str, feature: str) -> None:
         raise ValueError(f"feature joint is of CLIP and SigLIP checkpoints (name: huggingface); {encoder} has none")
 
 
-class EncoderSettings(Settings):
+class EncoderSettings(CheckpointSettings):
     """An image encoder: registered name, and for hub models the model, its revision and the feature."""
 
     name: str = Field("huggingface", description="Registered encoder: huggingface, efficientnet_lite0.")
     model: str = Field("facebook/dinov2-base", description="Hub id or directory (huggingface only).")
-    revision: str | None = Field(None, description="Hub revision (commit) to pin.")
     feature: Literal["own", "joint"] = Field(
         "own",
         description="Vector of an image: that of its architecture, or the one in the joint space of image and text of "
@@ -92,12 +91,11 @@ class EncoderSettings(Settings):
         return self
 
 
-class TextEncoderSettings(Settings):
+class TextEncoderSettings(CheckpointSettings):
     """A text encoder: registered name, and for hub models the model, its revision and the feature."""
 
     name: str = Field("huggingface", description="Registered encoder: huggingface, minilm.")
     model: str = Field("bert-base-uncased", description="Hub id or directory (huggingface only).")
-    revision: str | None = Field(None, description="Hub revision (commit) to pin.")
     feature: Literal["cls", "mean", "joint"] = Field(
         "cls",
         description="Vector of a text: its CLS token, the mean over its tokens, or the one in the joint space of image "
@@ -116,13 +114,17 @@ class TextEncoderSettings(Settings):
         return self
 
 
-class VlmSettings(Settings):
+class VlmSettings(CheckpointSettings):
     """A vision-language model and its prompt."""
 
     model: str = Field(
         "llava-hf/llava-1.5-7b-hf", description="Hub id, directory, `embedded:demo` or `embedded:demo_second`."
     )
-    revision: str | None = Field(None, description="Hub revision (commit) to pin.")
+    adapter: str | None = Field(
+        None,
+        description="Directory of a LoRA adapter (`vsel checkpoint` writes one) that is merged into the model before "
+        "anything else: a pre-trained projector, prototypes.",
+    )
     template: str | None = Field(
         None,
         description="Conversation template: `vicuna_v1` (default), `vicuna_v1_sq` (SQ-LLaVA), `llava_plain` (captions "
@@ -134,6 +136,11 @@ class VlmSettings(Settings):
     batch_tokens: int = Field(
         8192, gt=0, description="Tokens per batch, padding included; halved when memory is short."
     )
+
+    @property
+    def adapter_place(self) -> str | None:
+        """Absolute path of `adapter`, if there is one."""
+        return self._beside(self.adapter) if self.adapter else None
 
 
 class SignalSettings(Settings):
@@ -247,9 +254,9 @@ class Project(Settings):
     name: Name = Field(description="Name of the project.")
     store: str = Field(".vsel/store", description="Directory or s3://bucket/prefix; relative to the project file.")
     datasets: dict[Name, DatasetSettings]
-    image_encoder: EncoderSettings = EncoderSettings()
-    text_encoder: TextEncoderSettings = TextEncoderSettings()
-    vlm: VlmSettings = VlmSettings()
+    image_encoder: EncoderSettings = Field(default_factory=EncoderSettings)
+    text_encoder: TextEncoderSettings = Field(default_factory=TextEncoderSettings)
+    vlm: VlmSettings = Field(default_factory=VlmSettings)
     second_vlm: VlmSettings | None = Field(
         None, description="Another model that methods compare with `vlm` (Free2DS); none: such methods cannot run."
     )
@@ -279,6 +286,13 @@ class Project(Settings):
             if recipe.dataset not in self.datasets:
                 known = ", ".join(self.datasets)
                 raise ValueError(f"recipe {name!r} names the unknown dataset {recipe.dataset!r} (known: {known})")
+        return self
+
+    @model_validator(mode="after")
+    def _models_beside_the_project_file(self) -> Self:
+        for model in (self.image_encoder, self.text_encoder, self.vlm, self.second_vlm):
+            if model is not None:
+                model.relative_to(self.base_dir)
         return self
 
     @model_validator(mode="after")

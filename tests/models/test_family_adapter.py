@@ -203,6 +203,11 @@ def test_rows_longer_than_the_limit_are_cut_and_counted(family):
     assert found.positions is None or found.positions.shape == (3, 24)
 
 
+def test_limit_that_holds_no_conversation_is_refused_with_its_name(family):
+    with pytest.raises(ModelError, match=r"vlm.max_tokens: 2 is too short: .* has \d+ tokens"):
+        family.adapter(max_tokens=2)
+
+
 def test_images_have_to_be_described(family):
     with pytest.raises(ModelError, match="0 of 1 images are described"):
         family.adapter().render(TALK, 1)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from random_adapters import save_random_adapter
 from tiny_llava import tiny_adapter, tiny_model, tiny_tokenizer
 
 from vsel_platform.config_training import LoraSettings, PrototypeSettings, SelfQuestioningSettings
@@ -17,8 +18,6 @@ from vsel_platform.models.lora_adapter import (
     write_extras,
 )
 from vsel_platform.models.prototypes import PrototypeResidual
-from vsel_platform.training.adapter import add_lora, save_adapter
-from vsel_platform.training.history import History
 
 PROJECTOR = "model.multi_modal_projector"
 Q_PROJ = "model.language_model.layers.0.self_attn.q_proj"
@@ -29,16 +28,7 @@ TOKEN = PLAIN.model_copy(update={"self_questioning": SelfQuestioningSettings(ded
 
 def saved(directory, settings=PLAIN, seed=0):
     """An adapter with random weights, and the model that it was made on."""
-    adapter = tiny_adapter()
-    token = adapter.use_dedicated_token() if settings.self_questioning.dedicated_token else None
-    wrapped = add_lora(adapter.model, adapter.parts, settings, base_name="x", token=token)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        for parameter in wrapped.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    save_adapter(wrapped, directory, "", History(), settings)
-    return wrapped
+    return save_random_adapter(tiny_adapter(), directory, settings, seed)
 
 
 def weight(model, path=Q_PROJ):

@@ -1,4 +1,4 @@
-"""Commands about selections: run, select, explain, export, verify, replay."""
+"""Commands about selections: run, select, explain, export, checkpoint, verify, replay."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -194,6 +194,22 @@ def export(
 
     written = export_selection(open_context(project), recipe, to, manifest)
     say(f"wrote {written:,} rows to {to}" + (f" and the manifest to {manifest}" if manifest else ""))
+
+
+@app.command(epilog="Examples: vsel checkpoint presel_15 --to adapter;  vsel checkpoint presel_15 --to model --merged")
+def checkpoint(
+    recipe: RecipeArgument,
+    to: Annotated[Path, typer.Option("--to", help="New directory to write to.")],
+    project: ProjectOption = DEFAULT_PROJECT,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="The whole model, for other programs, instead of the LoRA adapter.")
+    ] = False,
+) -> None:
+    """Write a recipe's trained adapter, or the model with it merged in, as files."""
+    from vsel_platform.pipeline.checkpoints import write_checkpoint
+
+    written = write_checkpoint(open_context(project), recipe, to, merged=merged)
+    say(f"{to}: {written:,} bytes")
 
 
 @app.command(epilog="Example: vsel verify manifest.json --data selected.json")

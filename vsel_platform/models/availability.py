@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from vsel_platform.config import EncoderSettings, TextEncoderSettings, VlmSettings
+from vsel_platform.config_base import CheckpointSettings
 from vsel_platform.models.encoders import image_encoder_names
 from vsel_platform.models.text_encoders import text_encoder_names
 from vsel_platform.models.tokens import EMBEDDED
@@ -42,10 +43,12 @@ def availability(key: str, settings: EncoderSettings | TextEncoderSettings | Vlm
     """Whether the weights that the settings under `key` name are there. Nothing is loaded or fetched."""
     if isinstance(settings, VlmSettings):
         if settings.model.startswith(EMBEDDED):
-            return _packaged(key, settings.model, EMBEDDED)
-        return _checkpoint(key, settings.model, settings.revision)
+            found = _packaged(key, settings.model, EMBEDDED)
+        else:
+            found = _checkpoint(key, settings)
+        return (_adapter(key, settings) or found) if found.available else found
     if settings.name == HUGGINGFACE:
-        return _checkpoint(key, settings.model, settings.revision)
+        return _checkpoint(key, settings)
     if settings.name in _PACKAGES:
         return _packaged(key, settings.name, settings.name)
     known = image_encoder_names() if isinstance(settings, EncoderSettings) else text_encoder_names()
@@ -63,8 +66,19 @@ def _packaged(key: str, model: str, packages: str) -> Availability:
     return Availability(key, model, True, "weights are in an installed package")
 
 
-def _checkpoint(key: str, model: str, revision: str | None) -> Availability:
-    directory = Path(model)
+def _adapter(key: str, settings: VlmSettings) -> Availability | None:
+    """What is wrong with the adapter that is merged into a model; None if nothing is, or there is none."""
+    place = settings.adapter_place
+    missing = place and (missing_weights(Path(place)) if Path(place).is_dir() else "such directory")
+    if not missing:
+        return None
+    advice = "`vsel checkpoint` in the project that trained it writes it"
+    return Availability(f"{key}.adapter", str(settings.adapter), False, f"there is no {missing}", advice)
+
+
+def _checkpoint(key: str, settings: CheckpointSettings) -> Availability:
+    model, revision = settings.model, settings.revision
+    directory = Path(settings.place)
     if directory.is_dir():
         missing = missing_weights(directory)
         if missing:

@@ -113,7 +113,13 @@ class FamilyAdapter(Speaking, FamilyForward):
     def _end_of_answers(self) -> int:
         """The token that ends an answer in this template, or else the tokenizer's end token."""
         row = self.render([("user", "a"), ("assistant", "b")], 0)
-        last = int(row.input_ids[row.answer_index >= 0][-1])
+        answer = row.input_ids[row.answer_index >= 0]
+        if not len(answer):
+            raise ModelError(
+                f"vlm.max_tokens: {self._max_tokens} is too short: the shortest conversation in the model's chat "
+                f"template has {len(row) + row.n_cut} tokens"
+            )
+        last = int(answer[-1])
         if last in self._tokenizer.all_special_ids:
             return last
         if self._tokenizer.eos_token_id is None:

@@ -92,7 +92,7 @@ def load(settings: EncoderSettings, device: str) -> HuggingFaceEncoder:
     """
     import transformers
 
-    directory = resolve_checkpoint(settings.model, settings.revision)
+    directory = resolve_checkpoint(settings.place, settings.revision)
     is_joint = settings.feature == "joint"
     with quiet_transformers():
         try:

@@ -137,7 +137,7 @@ def load(settings: TextEncoderSettings, device: str) -> HuggingFaceTextEncoder:
     weights that do not fill the model, a model that gives no hidden states of a text, feature `cls` where the
     tokenizer has no such token, or feature `joint` where the checkpoint has one tower.
     """
-    directory = resolve_checkpoint(settings.model, settings.revision)
+    directory = resolve_checkpoint(settings.place, settings.revision)
     return load_directory(
         directory,
         Pooling(settings.feature),

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,7 +13,7 @@ from vsel_platform.models.dedicated_token import VIRTUAL_USER, add_dedicated_tok
 from vsel_platform.models.devices import resolve_device, torch_dtype
 from vsel_platform.models.families import FAMILIES
 from vsel_platform.models.llava_forward import LlavaForward
-from vsel_platform.models.lora_adapter import merge_adapter
+from vsel_platform.models.lora_adapter import merge_adapters
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.rendering import Renderer
 from vsel_platform.models.safety import resolve_checkpoint, state_hash, weights_hash
@@ -100,16 +99,16 @@ class LlavaAdapter(Speaking, LlavaForward):
 def load_llava(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter:
     """The LLaVA-1.5 model that the settings name, on `device` (`auto` chooses), with a LoRA adapter merged into it.
 
-    `settings.model` is a hub id, a directory, or `embedded:demo`. Raises UnsafeCheckpointError for weights that are
-    not safetensors, ModelError if the checkpoint is no LLaVA in the transformers format, ConfigError for an unknown
-    template or device.
+    An adapter of the settings is merged first. `settings.model` is a hub id, a directory, or `embedded:demo`. Raises
+    UnsafeCheckpointError for weights that are not safetensors, ModelError if the checkpoint is no LLaVA in the
+    transformers format, ConfigError for an unknown template or device.
     """
     device = resolve_device(device)
     template = load_template(settings.template or DEFAULT_TEMPLATE)
     model, tokenizer, image_processor, weights = _load_base(settings, device)
-    if adapter_dir is not None:
-        model, adapter_weights = merge_adapter(model, tokenizer, "model.multi_modal_projector", Path(adapter_dir))
-        weights = fingerprint(base=weights, adapter=adapter_weights)
+    model, weights = merge_adapters(
+        model, tokenizer, "model.multi_modal_projector", weights, (settings.adapter_place, adapter_dir)
+    )
     return LlavaAdapter(
         model.to(device=device, dtype=torch_dtype(settings.dtype)),
         tokenizer,
@@ -131,7 +130,7 @@ def _load_base(settings: VlmSettings, device: str) -> tuple[Any, Any, Any, str]:
         return model, processor.tokenizer, processor.image_processor, state_hash(model)
     import transformers
 
-    directory = resolve_checkpoint(settings.model, settings.revision)
+    directory = resolve_checkpoint(settings.place, settings.revision)
     with quiet_transformers():
         try:
             config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)

@@ -51,7 +51,7 @@ class LlavaForward(DecoderForward):
                 f"the image processor gives pictures of different sizes ({', '.join(map(str, sorted(shapes)))}); "
                 "this model needs one size (do_center_crop or do_pad in preprocessor_config.json)"
             )
-        return list(self.tower_features(np.stack(pixels)))
+        return list(self.tower_features(np.stack(pixels))) if pixels else []
 
     def tower_features(self, pixels: NDArray[np.float32]) -> "torch.Tensor":
         """Selected layer(s) of the vision tower, [n, image tokens, tower width]."""

@@ -1,6 +1,5 @@
 """The vision-language model that a project names, whatever its family."""
 
-from pathlib import Path
 from typing import Any
 
 from vsel_platform.config import VlmSettings
@@ -10,7 +9,7 @@ from vsel_platform.models.devices import resolve_device, torch_dtype
 from vsel_platform.models.families import FAMILIES
 from vsel_platform.models.family_adapter import CHAT, FamilyAdapter
 from vsel_platform.models.llava import EMBEDDED, LlavaAdapter, load_llava, require_usable, tokenizer_hash
-from vsel_platform.models.lora_adapter import merge_adapter
+from vsel_platform.models.lora_adapter import merge_adapters
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.safety import resolve_checkpoint, weights_hash
 
@@ -18,8 +17,9 @@ from vsel_platform.models.safety import resolve_checkpoint, weights_hash
 def load_vlm(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter | FamilyAdapter:
     """The model that the settings name, on `device` (`auto` chooses), with a LoRA adapter merged into it.
 
-    `settings.model` is a hub id, a directory, or `embedded:demo`. Raises UnsafeCheckpointError for weights that are
-    not safetensors, ModelError if the checkpoint is of no known family, ConfigError for an unknown template or device.
+    An adapter of the settings is merged first. `settings.model` is a hub id, a directory, or `embedded:demo`. Raises
+    UnsafeCheckpointError for weights that are not safetensors, ModelError if the checkpoint is of no known family,
+    ConfigError for an unknown template or device.
     """
     family = "llava" if settings.model.startswith(EMBEDDED) else str(load_config(settings).model_type)
     if family not in FAMILIES:
@@ -42,7 +42,7 @@ def load_config(settings: VlmSettings) -> Any:
 
         register_tower()
         return transformers.AutoConfig.from_pretrained(embedded_directory(settings.model), trust_remote_code=False)
-    directory = resolve_checkpoint(settings.model, settings.revision)
+    directory = resolve_checkpoint(settings.place, settings.revision)
     try:
         return transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -52,7 +52,7 @@ def load_config(settings: VlmSettings) -> Any:
 def _load_family(settings: VlmSettings, family: str, device: str, adapter_dir: str | None) -> FamilyAdapter:
     import transformers
 
-    directory = resolve_checkpoint(settings.model, settings.revision)
+    directory = resolve_checkpoint(settings.place, settings.revision)
     with quiet_transformers():
         try:
             model, loading = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -73,10 +73,10 @@ def _load_family(settings: VlmSettings, family: str, device: str, adapter_dir: s
         raise ModelError(f"vlm.model: {settings.model!r} lacks the weights {', '.join(missing[:5])}")
     require_usable(tokenizer)
     weights = weights_hash(directory)
-    if adapter_dir is not None:
-        # Several projectors, as in Qwen3-VL, leave no single place in front of them.
-        model, own = merge_adapter(model, tokenizer, FAMILIES[family].projectors[0], Path(adapter_dir))
-        weights = fingerprint(base=weights, adapter=own)
+    # Several projectors, as in Qwen3-VL, leave no single place in front of them.
+    model, weights = merge_adapters(
+        model, tokenizer, FAMILIES[family].projectors[0], weights, (settings.adapter_place, adapter_dir)
+    )
     return FamilyAdapter(
         model.to(device=device, dtype=torch_dtype(settings.dtype)),
         tokenizer,

@@ -1,5 +1,6 @@
 """A LoRA adapter's directory merged into the model that it was trained on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def merge_adapter(model: Any, tokenizer: Any, projector: str, directory: Path) -
         return wrapped.merge_and_unload(safe_merge=True), own_hash
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(f"LoRA adapter {directory} does not fit the model: {error}") from error
+
+
+def merge_adapters(
+    model: Any, tokenizer: Any, projector: str, weights: str, directories: Sequence[str | None]
+) -> tuple[Any, str]:
+    """`merge_adapter` of several adapters, one after the other (None: there is none), and the hash of all weights;
+    `weights` is that of the model's own."""
+    for directory in directories:
+        if directory is not None:
+            model, own = merge_adapter(model, tokenizer, projector, Path(directory))
+            weights = fingerprint(base=weights, adapter=own)
+    return model, weights
 
 
 def adapter_extras(directory: Path) -> AdapterExtras:

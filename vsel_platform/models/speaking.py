@@ -21,6 +21,11 @@ class Speaking(DecoderForward):
     _tokenizer: Any
     _end_token: int
 
+    @property
+    def tokenizer(self) -> Any:
+        """With the tokens that were added to it."""
+        return self._tokenizer
+
     def generate(
         self, prompts: Sequence[RenderedRow], images: "Sequence[Sequence[torch.Tensor]]", *, max_tokens: int
     ) -> list[GeneratedAnswer]:

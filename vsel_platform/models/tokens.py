@@ -15,4 +15,4 @@ def load_tokenizer(settings: VlmSettings) -> Any:
         return load_base("cpu", embedded_directory(settings.model))[1].tokenizer
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)
+    return AutoTokenizer.from_pretrained(settings.place, revision=settings.revision)

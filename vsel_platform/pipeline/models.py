@@ -47,6 +47,7 @@ def vlm_fingerprint(settings: VlmSettings) -> str:
         template=settings.template,
         dtype=settings.dtype,
         max_tokens=settings.max_tokens,
+        **({"adapter": settings.adapter} if settings.adapter else {}),
     )
 
 

@@ -43,9 +43,13 @@ class BenchmarkSettings(Settings):
     """A benchmark in its published files, or one of your own."""
 
     format: Format = Field(description="Kind of benchmark; rows: LLaVA JSON, jsonl: your own questions.")
-    questions: str = Field(description="File (or directory, as docs/benchmarks_how.md says) with the questions.")
-    annotations: str | None = Field(None, description="File with the right answers, where it is another one.")
-    image_root: str = Field("", description="Root that relative image paths start at.")
+    questions: str = Field(description="File (or directory, as docs/evaluation.md says) with the questions.")
+    annotations: str | None = Field(
+        None, description="File (or directory) with the right answers, where it is another one."
+    )
+    image_root: str = Field(
+        "", description="Root that relative image paths start at; empty: the directory in which the questions lie."
+    )
     compat: Literal["llava", "official", "robust"] = Field(
         "official", description="How answers are read: as LLaVA's scripts, the benchmark's own or evaluation kits do."
     )
@@ -53,7 +57,7 @@ class BenchmarkSettings(Settings):
     max_new_tokens: int = Field(0, ge=0, description="Longest answer [tokens]; 0: what the format says.")
     losses: bool = Field(True, description="Loss of the right answer besides, where there is exactly one.")
     self_questioning: AskingSettings = AskingSettings()
-    options: dict[str, Any] = Field(default_factory=dict, description="Options of the format.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the format, as its module says.")
 
 
 class LeakageSettings(Settings):

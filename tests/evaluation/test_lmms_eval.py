@@ -100,6 +100,54 @@ def test_lines_that_do_not_fit_are_refused(log, samples, message):
         import_answers(log(samples), [question("1"), question("2")], find_task("gqa"))
 
 
+def mme_pair():
+    text = "<image>\n{}\nAnswer the question using a single word or phrase."
+    return [
+        Question(f"OCR/a.jpg#{n}", (("user", text.format(asked)),), ("OCR/a.jpg",), (right,), "OCR/a.jpg")
+        for n, asked, right in ((1, "Is it red?", "yes"), (2, "Is it blue?", "no"))
+    ]
+
+
+def mme_sample(text, question=None, **values):
+    return {
+        "doc": {"question_id": "OCR/a.jpg"} | ({"question": question} if question else {}),
+        "resps": [[text]],
+    } | values
+
+
+@pytest.mark.parametrize(
+    ("samples", "answers"),
+    [
+        ([mme_sample("x", "Is it red?  Please answer yes or no."), mme_sample("y", "is it blue?")], ["x", "y"]),
+        ([mme_sample("y", "Is it blue? Please answer yes or no."), mme_sample("x", "Is it red?")], ["x", "y"]),
+        ([mme_sample("y", "Is it blue?", target="No")], [None, "y"]),
+        ([mme_sample("x", target="Yes"), mme_sample("y", target="No")], ["x", "y"]),
+        ([mme_sample("x", target=""), mme_sample("y")], ["x", "y"]),
+    ],
+)
+def test_the_questions_of_an_image_are_told_apart_by_their_texts_or_else_their_order(log, samples, answers):
+    assert import_answers(log(samples), mme_pair(), find_task("mme")) == answers
+
+
+@pytest.mark.parametrize(
+    ("samples", "problem"),
+    [
+        ([mme_sample("x", "Is it green?")], "entry 1: asks 'is it green.*does not ask about OCR/a.jpg"),
+        ([mme_sample("x", "Is it red?")] * 2, "entry 2: question OCR/a.jpg#1 is answered twice"),
+        ([mme_sample("x", target="No")], "entry 1: has the target 'No', but the answer to question OCR/a.jpg#1"),
+        ([mme_sample("x")] * 3, "entry 3: question OCR/a.jpg#3 is not in the benchmark"),
+    ],
+)
+def test_lines_that_fit_no_question_of_their_image_are_refused(log, samples, problem):
+    with pytest.raises(DataError, match=problem):
+        import_answers(log(samples), mme_pair(), find_task("mme"))
+
+
+def test_an_export_in_which_one_question_of_an_image_is_missing_comes_back(log):
+    exported = export_samples(find_task("mme"), mme_pair(), [None, "y"], [Judgement(None, None)] * 2)
+    assert import_answers(log(exported), mme_pair(), find_task("mme")) == [None, "y"]
+
+
 def test_tasks_are_found_by_format_and_name():
     assert find_task("vqav2").name == "vqav2_val"
     assert find_task("vqav2", "ok_vqa_val2014").name == "ok_vqa_val2014"

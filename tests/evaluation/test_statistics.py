@@ -1,5 +1,6 @@
 import math
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from vsel_platform.evaluation import statistics
 from vsel_platform.evaluation.benchmark import Measure, ratio_measure
 from vsel_platform.evaluation.statistics import (
     cluster_counts,
+    cluster_numbers,
     difference_of,
     interval,
     paired_difference,
@@ -34,6 +36,21 @@ def test_every_resample_draws_as_many_clusters_as_there_are(clusters, n, seed):
     assert counts.shape == (n, len(set(clusters)))
     assert (counts.sum(axis=1) == len(set(clusters))).all()
     assert (counts == cluster_counts(clusters, n, seed)).all()
+
+
+@given(st.lists(st.text(max_size=3), min_size=1, max_size=20))
+def test_clusters_are_numbered_by_sorted_name(clusters):
+    numbers, n_clusters = cluster_numbers(clusters)
+    assert numbers.dtype == np.int64 and n_clusters == len(set(clusters))
+    assert [sorted(set(clusters))[number] for number in numbers] == clusters
+
+
+def test_a_long_name_of_a_cluster_is_not_copied_for_every_question():
+    tracemalloc.start()
+    numbers, _ = cluster_numbers(["x" * 1_000_000, *map(str, range(20))])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert numbers[0] == 20 and peak < 10_000_000
 
 
 def test_clusters_are_drawn_with_equal_chance():

@@ -1,13 +1,13 @@
 """Choice and yes / no benchmarks against recorded runs of released scripts; beside it what the formats do instead."""
 
 import csv
-import io
 import json
 import math
 
 import numpy as np
 import pytest
 from parity_cases import step_dir
+from workbooks import read_workbook
 
 from vsel_platform.evaluation import released
 from vsel_platform.evaluation.bad_cases import (
@@ -164,12 +164,11 @@ def test_mmbench_all_rounds_rotate_once_more(case):
 @step("llava_base", "mmbench_circular")
 def test_mmbench_upload(case, mmbench_questions):
     texts = [answer["text"] for answer in case["llava_inference"]["False"]["answers"]]
-    content = mmbench.FORMAT.upload(mmbench_questions, texts)["mmbench.csv"].decode()
-    rows = list(csv.DictReader(io.StringIO(content, newline="")))
+    rows = read_workbook(mmbench.FORMAT.upload(mmbench_questions, texts)["mmbench.xlsx"])
     assert list(rows[0]) == case["upload_columns"]
     assert [row["prediction"] for row in rows] == case["upload_predictions"]
     for row, original in zip(rows, case["rows"], strict=True):
-        kept = {column: "" if original.get(column) is None else str(original[column]) for column in row}
+        kept = {column: original.get(column) for column in row}
         assert row == {**kept, "prediction": row["prediction"]}
 
 

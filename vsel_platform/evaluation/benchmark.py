@@ -1,18 +1,27 @@
 """What a benchmark is: questions, judgements of answers, and metrics that are functions of sums over questions."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Compat = Literal["llava", "official", "robust"]
+EMBEDDED = "data:"
+"""How an image that is no path begins."""
+OptionKind = Literal["text", "flag", "path"]
+"""What an option of a format is: a text, true or false, or the path of a file that the format reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkFiles:
-    """Local files of a benchmark. `annotations` hold the right answers where they lie apart from the questions."""
+    """Local files of a benchmark, and the options of its format (one that is a path is such a file).
+
+    annotations: the right answers, where they lie apart from the questions.
+    """
 
     questions: str
     annotations: str | None = None
@@ -38,6 +47,15 @@ class Question:
     choices: tuple[str, ...] = ()
     category: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def image_cluster(images: Sequence[str]) -> str:
+    """Name of the cluster of questions about the same images: their paths, or hashes of embedded ones; "" for none."""
+    return "\n".join(_short_name(image) if image.startswith(EMBEDDED) else image for image in images)
+
+
+def _short_name(image: str) -> str:
+    return hashlib.sha256(image.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +94,10 @@ class Measure:
 
 
 class BenchmarkFormat(Protocol):
-    """A kind of benchmark. All functions are pure; `texts` are the model's answers, None where there is none."""
+    """A kind of benchmark, the base class of all of them.
+
+    All functions are pure; `texts` are the model's answers, None where there is none.
+    """
 
     name: str
     compats: tuple[Compat, ...]
@@ -84,6 +105,20 @@ class BenchmarkFormat(Protocol):
     """Name of the measure (with group "") that a benchmark of this kind is ranked by."""
     max_new_tokens: int
     """Longest answer that the published evaluation allows [tokens]."""
+    options: Mapping[str, OptionKind] = MappingProxyType({})
+    """What may stand in the benchmark's `options`."""
+    takes_annotations: bool = False
+    """Whether the right answers may lie in a file or directory of their own."""
+
+    def files(self, files: BenchmarkFiles) -> list[str]:
+        """Paths of all files that `read` reads, in a fixed order: they decide what the questions are.
+
+        By default those that the settings name. A format that reads files of a directory names them, and raises
+        DataError where there is none.
+        """
+        paths = [files.options.get(name) for name, kind in sorted(self.options.items()) if kind == "path"]
+        named = [files.questions, files.annotations if self.takes_annotations else None, *paths]
+        return [str(path) for path in named if path is not None]
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions in the order of the file. Raises DataError that names file, entry and problem."""

@@ -15,13 +15,16 @@ from typing import Any
 from vsel_platform.errors import ConfigError, DataError
 from vsel_platform.evaluation.benchmark import Judgement, Question
 from vsel_platform.evaluation.formats.annotation_files import Entry, read_entries
+from vsel_platform.evaluation.formats.choices import SHORT_SENTENCE
+from vsel_platform.evaluation.formats.mme import SUFFIX as MME_SENTENCE
 
 
 @dataclass(frozen=True, slots=True)
 class LmmsTask:
     """A task of lmms-eval. fields: of its documents, joined by "/" they are the question's id.
 
-    numbered: several questions share those fields (one image) and have "#1", "#2" ... added in their order.
+    numbered: several questions share those fields (one image) and have "#1", "#2" ... added in their order; a line
+    belongs to the one whose text it carries.
     """
 
     name: str
@@ -97,10 +100,13 @@ def import_answers(path: str, questions: Sequence[Question], task: LmmsTask) -> 
 
     Lines are matched by the id (or the image's name, if every question has an image of its own); a log without ids
     must have as many lines as there are questions, which are then matched by `doc_id`. Raises DataError that names the
-    line: no answer, a question that is not in the benchmark, two answers to one.
+    line: no answer, a question that is not in the benchmark, two answers to one, or another right answer than
+    that of the question in its place.
     """
     entries = read_entries(path)
     keys = _keys(entries, task)
+    if keys and task.numbered:
+        keys = _numbered(entries, keys, questions)
     places = _places(questions) if keys else {str(position): position for position in range(len(questions))}
     if not keys:
         if len(entries) != len(questions):
@@ -118,21 +124,65 @@ def import_answers(path: str, questions: Sequence[Question], task: LmmsTask) -> 
         if place in taken:
             raise entry.error(f"question {key} is answered twice; keep one line")
         taken.add(place)
+        if task.numbered:
+            _require_target(entry, questions[place])
         answers[place] = _answer(entry)
     return answers
 
 
 def _keys(entries: Sequence[Entry], task: LmmsTask) -> list[str]:
-    """Ids of all lines, none if any line lacks its id."""
+    """Ids of all lines (of their images where those are numbered), none if any line lacks its id."""
     keys = [_key(entry, task) for entry in entries]
-    if any(key is None for key in keys):
-        return []
-    seen: Counter[str] = Counter()
+    return [] if any(key is None for key in keys) else list(map(str, keys))
+
+
+def _numbered(entries: Sequence[Entry], keys: Sequence[str], questions: Sequence[Question]) -> list[str]:
+    """Ids of lines whose keys are those of images: by the text of the question if a line carries it, else by order.
+
+    Raises DataError for a line that asks what the benchmark does not ask about its image.
+    """
+    own: dict[tuple[str, str], list[str]] = {}
+    for question in questions:
+        image = question.question_id.rpartition("#")[0]
+        for text in {_bare(question.turns[-1][1]), _bare(str(question.extra.get("official_question", "")))} - {""}:
+            own.setdefault((image, text), []).append(question.question_id)
+    images = {image for image, _ in own}
+    seen: Counter[tuple[str, str]] = Counter()
     found = []
-    for key in map(str, keys):
-        seen[key] += 1
-        found.append(f"{key}#{seen[key]}" if task.numbered else key)
+    for entry, key in zip(entries, keys, strict=True):
+        asked = _asked(entry) if key in images else ""
+        ids = own.get((key, asked), [])
+        if asked and not ids:
+            raise entry.error(f"asks {asked!r}, which the benchmark does not ask about {key}; use the same questions")
+        seen[key, asked] += 1
+        number = seen[key, asked]
+        found.append(ids[min(number, len(ids)) - 1] if ids else f"{key}#{number}")
     return found
+
+
+def _asked(entry: Entry) -> str:
+    document = entry.values.get("doc")
+    asked = document.get("question") if isinstance(document, Mapping) else None
+    return _bare(asked) if isinstance(asked, str) else ""
+
+
+def _bare(text: str) -> str:
+    """A question without its image tag and its closing sentence, which differ between prompts, in lower case."""
+    for part in ("<image>", SHORT_SENTENCE, MME_SENTENCE):
+        text = text.replace(part, " ")
+    return " ".join(text.lower().split())
+
+
+def _require_target(entry: Entry, question: Question) -> None:
+    """Raises DataError if a line that does not carry its question has another right answer than it."""
+    target = entry.values.get("target")
+    if _asked(entry) or not isinstance(target, str) or not target.strip() or not question.answers:
+        return
+    if _bare(target) not in map(_bare, question.answers):
+        raise entry.error(
+            f"has the target {target!r}, but the answer to question {question.question_id} in its place is "
+            f"{question.answers[0]!r}; keep the order of an image's questions, or log the documents too"
+        )
 
 
 def _key(entry: Entry, task: LmmsTask) -> str | None:

@@ -44,8 +44,8 @@ def cluster_numbers(clusters: Sequence[str]) -> tuple[NDArray[np.int64], int]:
     """
     if not len(clusters):
         raise DataError("there is no question to compute an interval of; evaluate a benchmark that has questions")
-    names, numbers = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    return numbers.reshape(-1).astype(np.int64), len(names)
+    place = {name: number for number, name in enumerate(sorted(set(clusters)))}
+    return np.fromiter((place[name] for name in clusters), np.int64, len(clusters)), len(place)
 
 
 def cluster_counts(clusters: Sequence[str], n_resamples: int = N_RESAMPLES, seed: int = 0) -> NDArray[np.int32]:

@@ -4,7 +4,13 @@ import pytest
 
 from vsel_platform.errors import DataError
 from vsel_platform.evaluation.benchmark import Question
-from vsel_platform.evaluation.formats.annotation_files import Entry, check_unique, read_entries, read_json
+from vsel_platform.evaluation.formats.annotation_files import (
+    Entry,
+    check_unique,
+    first_character,
+    read_entries,
+    read_json,
+)
 
 ROWS = [{"a": 1}, {"a": "zwei\u2028drei"}]
 
@@ -80,3 +86,14 @@ def test_an_id_that_stands_twice_is_named():
     assert check_unique("f", [question]) == [question]
     with pytest.raises(DataError, match="q7: stands twice"):
         check_unique("f", [question, question])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"{}", "{"), (b"\xef\xbb\xbf \n\n  [1]", "["), (b" " * 9_000 + b"[", "["), (b"", ""), (b" \n ", "")],
+)
+def test_the_first_character_is_the_first_that_is_no_blank(tmp_path, content, expected):
+    (tmp_path / "f").write_bytes(content)
+    assert first_character(tmp_path / "f") == expected
+    with pytest.raises(DataError, match="gone: cannot be read"):
+        first_character(tmp_path / "gone")

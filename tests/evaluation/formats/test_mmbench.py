@@ -1,7 +1,7 @@
 import csv
-import io
 
 import pytest
+from workbooks import read_workbook
 
 from vsel_platform.errors import DataError
 from vsel_platform.evaluation.benchmark import BenchmarkFiles
@@ -139,8 +139,9 @@ def test_refusals(tmp_path):
 
 
 def test_upload_has_the_columns_of_the_server(tmp_path):
-    questions = read(tmp_path, row(1, "A", question='He said "a,b"'), row(2, "B"))
-    content = FORMAT.upload(questions, ["A", None])["mmbench.csv"].decode()
-    first, second = csv.DictReader(io.StringIO(content, newline=""))
+    questions = read(tmp_path, row(1, "A", question='He said "a,b"'), row(2, "", ("w", "x", "None")))
+    (content,) = FORMAT.upload(questions, ["A", None]).values()
+    first, second = read_workbook(content)
     assert list(first) == ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"]
-    assert (first["question"], first["prediction"], second["prediction"]) == ('He said "a,b"', "A", "")
+    assert (first["index"], first["question"], first["prediction"]) == (1, 'He said "a,b"', "A")
+    assert [second[column] for column in ("index", "A", "B", "C", "prediction", "answer")] == [2, "w", "x", *[None] * 3]

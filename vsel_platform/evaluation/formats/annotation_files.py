@@ -59,7 +59,20 @@ def read_text(path: str | Path) -> str:
     try:
         return Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); give the path of the published file") from error
+        raise _unreadable(path, error) from error
+
+
+def first_character(path: str | Path) -> str:
+    """The first character of a text file that is no blank, "" if there is none. Raises DataError as `read_text`."""
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            return next((line.strip()[0] for line in iter(lambda: file.readline(4096), "") if line.strip()), "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read ({error}); give the path of the published file")
 
 
 def read_json(path: str | Path) -> Any:

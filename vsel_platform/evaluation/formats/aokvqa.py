@@ -4,12 +4,21 @@ Source: benchmark specification, section 5.9; the benchmark's own `eval_predicti
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vsel_platform.errors import ConfigError
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, ratio_measure
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    OptionKind,
+    Question,
+    ratio_measure,
+)
 from vsel_platform.evaluation.formats.annotation_files import Entry, check_unique, read_entries
 from vsel_platform.evaluation.formats.choices import (
     LETTER_SENTENCE,
@@ -25,7 +34,7 @@ IMAGES = "val2017/{image_id:012d}.jpg"
 _MATCHES = 3
 
 
-class AOkvqa:
+class AOkvqa(BenchmarkFormat):
     """A-OKVQA in both settings, with the prompts of LLaVA's training data for it.
 
     "llava" and "official" are the same: an option counts by its exact text or its bare letter, a direct answer by the
@@ -37,6 +46,7 @@ class AOkvqa:
     compats: tuple[Compat, ...] = ("llava", "official", "robust")
     headline = "multiple_choice"
     max_new_tokens = 20
+    options: Mapping[str, OptionKind] = {"setting": "text", "images": "text"}
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions of `aokvqa_v1p0_val.json`; each is asked in both settings, ids `question_id/multiple_choice` ...

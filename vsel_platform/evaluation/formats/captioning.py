@@ -19,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.errors import ConfigError
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, ratio_measure
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    OptionKind,
+    Question,
+    ratio_measure,
+)
 from vsel_platform.evaluation.caption_scores import CIDER_SCALE, MAX_N, bleu, bleu_statistics, cider_d, rouge_l
 from vsel_platform.evaluation.caption_tokens import PREDICTION_WORDS, REFERENCE_WORDS, pre_caption, ptb_tokens
 from vsel_platform.evaluation.formats.annotation_files import Entry, read_entries, read_json
@@ -30,13 +39,14 @@ from vsel_platform.evaluation.text_benchmarks import all_questions, read_object,
 PROMPT = "Provide a one-sentence caption for the provided image."
 
 
-class CaptioningFormat:
+class CaptioningFormat(BenchmarkFormat):
     """Captions compared with several references per image."""
 
     name = "captioning"
     compats: tuple[Compat, ...] = ("llava", "official")
     headline = "CIDEr"
     max_new_tokens = 128
+    options: Mapping[str, OptionKind] = {"prompt": "text", "meteor": "flag"}
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """One question per image in the order of the file.

@@ -16,6 +16,14 @@ _REFUSALS = (
 )
 _PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _STATED = re.compile(r"(?:correct\s+)?answer\s+is\s+\**([ABCD])\**", re.IGNORECASE)
+# As above, but of a letter alone: in brackets, a capital, or a small one that is not the article.
+_STATED_ALONE = re.compile(
+    r"""
+    \b [Aa]nswer (?: \s+ is \b | \s* : ) (?: \s+ option \b )? [\s*"']*
+    (?: [(\[] \s* ([A-Ha-h]) \s* [)\]] | ([A-Hb-h]) (?! [\w'’-] | \.\w ) | ([a]) [\s.*"']* $ )
+    """,
+    re.VERBOSE,
+)
 _LAST_WORDS = 4
 _WORD = re.compile(r"[a-z]+")
 
@@ -48,6 +56,10 @@ def match_option(text: str, choices: Sequence[str]) -> str | None:
     longer than twice all options together. Source: the matcher that VLMEvalKit uses without a judge model
     (benchmark specification, section 5.2).
     """
+    return _match(text, choices, _STATED)
+
+
+def _match(text: str, choices: Sequence[str], pattern: re.Pattern[str]) -> str | None:
     if "Failed to obtain answer via API" in text:
         return _match_text(text, choices)
     if any(refusal in text for refusal in _REFUSALS):
@@ -59,9 +71,9 @@ def match_option(text: str, choices: Sequence[str]) -> str | None:
         return found[0]
     if not found and REFUSED in words:
         return REFUSED
-    stated = _STATED.search(text)
-    if stated and stated.group(1).upper() in letters:
-        return stated.group(1).upper()
+    stated = pattern.search(text)
+    if stated and str(stated[stated.lastindex or 0]).upper() in letters:
+        return str(stated[stated.lastindex or 0]).upper()
     return _match_text(text, choices)
 
 
@@ -74,16 +86,18 @@ def _match_text(text: str, choices: Sequence[str]) -> str | None:
 
 
 def read_option(text: str | None, choices: Sequence[str]) -> str | None:
-    """Letter of the option that `text` means, as `match_option`; None for no answer, a refusal or an unclear one.
+    """Letter of the option that `text` means; None for no answer, a refusal or an unclear one.
 
-    A lower-case letter alone counts too.
+    As `match_option`, but a lower-case letter alone counts too, and what follows "answer is" or "answer:" has to be a
+    letter alone: "The answer is blue." names no option B. An "a" is the article there, unless it stands in brackets
+    or at the end: "The answer is a dog." names the dog, "answer is a" and "The answer is (a)" option A.
     """
     if text is None:
         return None
     alone = text.strip().strip(".()").upper()
     if len(alone) == 1 and alone in LETTERS[: len(choices)]:
         return alone
-    found = match_option(text, choices)
+    found = _match(text, choices, _STATED_ALONE)
     return None if found == REFUSED else found
 
 

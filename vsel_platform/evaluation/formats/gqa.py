@@ -15,6 +15,7 @@ import numpy as np
 from vsel_platform.errors import DataError
 from vsel_platform.evaluation.benchmark import (
     BenchmarkFiles,
+    BenchmarkFormat,
     Compat,
     Judgement,
     Measure,
@@ -49,7 +50,7 @@ def reasoning_steps(semantic: Sequence[dict[str, str]]) -> int:
     return sum(not any(part in step for part in _NO_STEP) for step in steps)
 
 
-class GqaFormat:
+class GqaFormat(BenchmarkFormat):
     """GQA test-dev, balanced."""
 
     name = "gqa"

@@ -27,7 +27,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from vsel_platform.errors import ConfigError
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, mean_measures
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    OptionKind,
+    Question,
+    image_cluster,
+    mean_measures,
+)
 from vsel_platform.evaluation.formats.annotation_files import Entry, read_entries
 from vsel_platform.evaluation.formats.choices import LETTER_SENTENCE, LETTERS, lettered, read_option
 from vsel_platform.evaluation.formats.gqa import submitted
@@ -46,13 +56,14 @@ _CLEANED: Mapping[str, Callable[[str], str]] = {
 _LETTER_FIRST = re.compile(r"([A-H])(?:\. .*)?", re.DOTALL)
 
 
-class JsonLinesFormat:
+class JsonLinesFormat(BenchmarkFormat):
     """Questions, answers and metrics of one's own."""
 
     name = "jsonl"
     compats: tuple[Compat, ...] = ("llava", "official", "robust")
     headline = "accuracy"
     max_new_tokens = 128
+    options: Mapping[str, OptionKind] = {"upload": "text"}
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions in the order of the file. Raises DataError that names entry and problem, ConfigError."""
@@ -92,7 +103,7 @@ def _question(entry: Entry, upload: str | None) -> Question:
     answers = _answers(entry)
     if metric == "choice":
         answers = tuple(_letter(entry, answer, choices) for answer in answers)
-    cluster = entry.identifier("cluster") if "cluster" in entry.values else "\n".join(images) or question_id
+    cluster = entry.identifier("cluster") if "cluster" in entry.values else image_cluster(images) or question_id
     return Question(
         question_id=question_id,
         turns=(("user", _prompt(entry, images, choices)),),

@@ -5,7 +5,6 @@ section 5.2; LLaVA's `model_vqa_mmbench.py` and `convert_mmbench_for_submission.
 """
 
 import csv
-import hashlib
 import io
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.errors import DataError
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, ratio_measure
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    Question,
+    image_cluster,
+    ratio_measure,
+)
 from vsel_platform.evaluation.formats.annotation_files import Entry, check_unique, read_text
 from vsel_platform.evaluation.formats.choices import (
     LETTER_SENTENCE,
@@ -23,6 +31,7 @@ from vsel_platform.evaluation.formats.choices import (
     read_option,
     user_turn,
 )
+from vsel_platform.evaluation.formats.spreadsheet import workbook
 
 ROTATION = 1_000_000
 COLUMNS = ("A", "B", "C", "D")
@@ -35,7 +44,7 @@ _MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#
 _MISSING_LOWER = {"nan", "-nan", "none", "n/a", "null"}
 
 
-class MMBench:
+class MMBench(BenchmarkFormat):
     """MMBench with rotations as rows.
 
     All three compats match answers in the same way, that of VLMEvalKit without a judge model: LLaVA itself only
@@ -86,18 +95,18 @@ class MMBench:
         return [*found, ratio_measure("row_accuracy", scores, scored)]
 
     def upload(self, questions: Sequence[Question], texts: Sequence[str | None]) -> dict[str, bytes]:
-        """CSV with the columns of the server's xlsx (index, question, options, prediction, answer, split ...).
+        """The server's workbook: index, question, options, prediction, answer, split ...; one row per question.
 
-        The server takes an xlsx with the same columns and rows; any spreadsheet program saves the file as one.
+        The columns are those of LLaVA's `convert_mmbench_for_submission.py`. Missing cells and answers are empty.
         """
         columns = [column for column in questions[0].extra["row"] if column != "prediction"] if questions else []
         columns.insert(_PREDICTION_COLUMN, "prediction")
-        content = io.StringIO(newline="")
-        writer = csv.DictWriter(content, columns, restval="")
-        writer.writeheader()
+        rows = []
         for question, text in zip(questions, texts, strict=True):
-            writer.writerow({**question.extra["row"], "prediction": text or ""})
-        return {"mmbench.csv": content.getvalue().encode()}
+            found = {key: None if is_missing(value) else value for key, value in question.extra["row"].items()}
+            found |= {"index": int(question.question_id), "prediction": text or None}
+            rows.append([found[column] for column in columns])
+        return {"mmbench.xlsx": workbook(columns, rows)}
 
 
 def is_missing(value: str | None) -> bool:
@@ -137,7 +146,7 @@ def _question(entry: Entry, by_index: Mapping[str, Entry]) -> Question:
         turns=user_turn(f"{prompt(entry.text('question'), entry.values.get('hint'), choices)}\n{LETTER_SENTENCE}"),
         images=(image,),
         answers=() if is_missing(answer) else (str(answer),),
-        cluster=hashlib.sha256(shown.encode()).hexdigest()[:16],
+        cluster=image_cluster((shown,)),
         choices=choices,
         category="" if is_missing(entry.values.get("category")) else entry.text("category"),
         extra={

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.errors import DataError
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, ratio_measure
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    Question,
+    ratio_measure,
+)
 from vsel_platform.evaluation.formats.annotation_files import Entry, check_unique, read_entries, read_text
 from vsel_platform.evaluation.formats.choices import SHORT_SENTENCE, read_yes_no, user_turn
 
@@ -26,13 +34,19 @@ _READ_CHARACTERS = 4
 Truth = Mapping[tuple[str, str, str], tuple[str, str]]
 
 
-class Mme:
+class Mme(BenchmarkFormat):
     """MME. "llava" and "official" are the same parser (`parse_answer`); "robust" looks for the words yes and no."""
 
     name = "mme"
     compats: tuple[Compat, ...] = ("llava", "official", "robust")
     headline = "perception"
     max_new_tokens = 128
+    takes_annotations = True
+
+    def files(self, files: BenchmarkFiles) -> list[str]:
+        """The questions, and the text files of the annotations. Raises DataError for a directory without any."""
+        truth = [] if files.annotations is None else _truth_files(Path(files.annotations))
+        return [files.questions, *(str(path) for path, _, _ in truth)]
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions of LLaVA's `llava_mme.jsonl`; ids are its image names with "#1" and "#2".
@@ -118,12 +132,8 @@ def read_truth(directory: str) -> dict[tuple[str, str, str], tuple[str, str]]:
 
     Raises DataError for a directory without text files or a line without its columns.
     """
-    root = Path(directory)
-    files: list[tuple[Path, str, str | None]] = [(path, path.stem, None) for path in sorted(root.glob("*.txt"))]
-    for path in sorted(root.glob("*/**/*.txt")) if not files else ():
-        files.append((path, path.relative_to(root).parts[0], path.stem))
     found: dict[tuple[str, str, str], tuple[str, str]] = {}
-    for path, task, stem in files:
+    for path, task, stem in _truth_files(Path(directory)):
         for number, line in enumerate(read_text(path).split("\n"), start=1):
             if not line.strip():
                 continue
@@ -136,6 +146,16 @@ def read_truth(directory: str) -> dict[tuple[str, str, str], tuple[str, str]]:
             found[task, _stem(cells[0]), " ".join(cells[1].split())] = (cells[1], cells[2].strip().lower())
     if not found:
         raise DataError(f"{directory}: holds no annotations of MME; give the directory with a text file per task")
+    return found
+
+
+def _truth_files(root: Path) -> list[tuple[Path, str, str | None]]:
+    """(file, its task, its image if it is about one) of the annotations. Raises DataError if there are none."""
+    found: list[tuple[Path, str, str | None]] = [(path, path.stem, None) for path in sorted(root.glob("*.txt"))]
+    for path in sorted(root.glob("*/**/*.txt")) if not found else ():
+        found.append((path, path.relative_to(root).parts[0], path.stem))
+    if not found:
+        raise DataError(f"{root}: holds no annotations of MME; give the directory with a text file per task")
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsel_platform.errors import DataError
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question
+from vsel_platform.evaluation.benchmark import BenchmarkFiles, BenchmarkFormat, Compat, Judgement, Measure, Question
 from vsel_platform.evaluation.formats.annotation_files import Entry, check_unique, read_entries
 from vsel_platform.evaluation.formats.choices import SHORT_SENTENCE, read_yes_no, user_turn
 
@@ -21,7 +21,7 @@ _NEGATIONS = {"No", "no", "not"}
 _COUNTS = 5
 
 
-class Pope:
+class Pope(BenchmarkFormat):
     """POPE. "llava" and "official" are the same: everything without a negation means yes (`parse_answer`).
 
     "robust" looks for the words yes and no. An answer that is missing or unclear is wrong: for a "yes" question it is
@@ -32,6 +32,13 @@ class Pope:
     compats: tuple[Compat, ...] = ("llava", "official", "robust")
     headline = "f1"
     max_new_tokens = 128
+    takes_annotations = True
+
+    def files(self, files: BenchmarkFiles) -> list[str]:
+        """The files with the labels, after LLaVA's questions if there are. Raises DataError without labels."""
+        if files.annotations is None:
+            return [str(path) for path in _label_files(files.questions)]
+        return [files.questions, *(str(path) for path in _label_files(files.annotations))]
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions of the directory with `coco_pope_{random,popular,adversarial}.json`, ids `category/id`.
@@ -100,12 +107,16 @@ def parse_answer(text: str) -> str:
 
 def read_labels(directory: str) -> dict[str, list[Entry]]:
     """Entries `{question_id, image, text, label}` by category. Raises DataError for a directory without such files."""
+    return {path.stem.removeprefix(FILE_START): read_entries(path) for path in _label_files(directory)}
+
+
+def _label_files(directory: str) -> list[Path]:
     paths = sorted([*Path(directory).glob(f"{FILE_START}*.json"), *Path(directory).glob(f"{FILE_START}*.jsonl")])
     if not paths:
         raise DataError(
             f"{directory}: holds no {FILE_START}*.json; give the directory with the published files of POPE"
         )
-    return {path.stem.removeprefix(FILE_START): read_entries(path) for path in paths}
+    return paths
 
 
 def _question(entry: Entry, label: Entry, category: str, question_id: str, sentence: str | None = None) -> Question:

@@ -5,12 +5,20 @@ Source: benchmark specification, section 5.11; LLaVA's `model_vqa_qbench.py`, SQ
 
 from collections.abc import Sequence
 
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, mean_measures
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    Question,
+    mean_measures,
+)
 from vsel_platform.evaluation.formats.annotation_files import Entry, check_unique, read_entries
 from vsel_platform.evaluation.formats.choices import LETTERS, lettered, read_option, user_turn
 
 
-class QBench:
+class QBench(BenchmarkFormat):
     """Q-Bench. "llava" and "official" are the same, `is_right`; "robust" reads the option out of a longer answer.
 
     Q-Bench's own judge for free answers is a language model, which is not part of this.

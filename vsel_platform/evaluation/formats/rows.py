@@ -14,20 +14,31 @@ from typing import Any
 import orjson
 
 from vsel_platform.errors import DataError
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, mean_measures
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    OptionKind,
+    Question,
+    image_cluster,
+    mean_measures,
+)
 from vsel_platform.evaluation.vqa_normalise import normalise_answer
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 IMAGE_TAG = "<image>"
 
 
-class RowsFormat:
+class RowsFormat(BenchmarkFormat):
     """Held-out rows (`evaluation.benchmark.BenchmarkFormat`)."""
 
     name = "rows"
     compats: tuple[Compat, ...] = ("llava", "official", "robust")
     headline = "exact_match"
     max_new_tokens = 64
+    options: Mapping[str, OptionKind] = {"task_column": "text"}
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions in the order of the file; rows without an answer have none."""
@@ -83,7 +94,7 @@ def _questions(row: Mapping[str, Any], identity: str, task: str, where: str) -> 
             turns=tuple(turns[:number]),
             images=images,
             answers=(text.strip(),),
-            cluster=images[0] if images else identity,
+            cluster=image_cluster(images[:1]) or identity,
             category=task,
         )
         for number, (role, text) in enumerate(turns)

@@ -13,14 +13,22 @@ import numpy as np
 from vsel_platform.errors import DataError
 from vsel_platform.evaluation.benchmark import (
     BenchmarkFiles,
+    BenchmarkFormat,
     Compat,
     Judgement,
     Measure,
+    OptionKind,
     Question,
     mean_measures,
     ratio_measure,
 )
-from vsel_platform.evaluation.formats.annotation_files import Entry, check_unique, read_entries, read_json
+from vsel_platform.evaluation.formats.annotation_files import (
+    Entry,
+    check_unique,
+    first_character,
+    read_entries,
+    read_json,
+)
 from vsel_platform.evaluation.formats.choices import LETTER_SENTENCE, LETTERS, letter_of, read_option, user_turn
 from vsel_platform.evaluation.formats.scienceqa_prompts import llava_record
 
@@ -28,7 +36,7 @@ N_OPTIONS = 5
 _STATED = re.compile(r"The answer is ([A-Z]).")
 
 
-class ScienceQa:
+class ScienceQa(BenchmarkFormat):
     """ScienceQA with LLaVA's CQM-A prompts.
 
     "llava" and "official" are the same: `parse_answer`. "robust" reads the option out of a longer answer. A question
@@ -39,6 +47,19 @@ class ScienceQa:
     compats: tuple[Compat, ...] = ("llava", "official", "robust")
     headline = "accuracy"
     max_new_tokens = 1024
+    options: Mapping[str, OptionKind] = {"split": "text"}
+    takes_annotations = True
+
+    def files(self, files: BenchmarkFiles) -> list[str]:
+        """The questions, and the split or the problems that belong to them.
+
+        Raises DataError if LLaVA's file is given without annotations.
+        """
+        if first_character(files.questions) == "{":
+            return [files.questions, files.annotations or str(Path(files.questions).parent / "pid_splits.json")]
+        if files.annotations is None:
+            raise DataError(f"{files.questions}: needs the annotations; give the directory with problems.json")
+        return [files.questions, str(Path(files.annotations) / "problems.json")]
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions of `problems.json`, or of LLaVA's `llava_test_CQM-A.json`.
@@ -47,16 +68,13 @@ class ScienceQa:
         (default test). LLaVA's file needs annotations, the directory with `problems.json`. Raises DataError for a
         wrong file.
         """
+        _, path = self.files(files)
         content = read_json(files.questions)
         if isinstance(content, dict):
-            splits = files.annotations or str(Path(files.questions).parent / "pid_splits.json")
-            chosen = _split(splits, str(files.options.get("split", "test")))
+            chosen = _split(path, str(files.options.get("split", "test")))
             asked = [(problem_id, _entry(files.questions, content, problem_id)) for problem_id in chosen]
             found = [_question(entry, llava_record(problem_id, entry.values)) for problem_id, entry in asked]
             return check_unique(files.questions, found)
-        if files.annotations is None:
-            raise DataError(f"{files.questions}: needs the annotations; give the directory with problems.json")
-        path = str(Path(files.annotations) / "problems.json")
         problems = read_json(path)
         if not isinstance(problems, dict):
             raise DataError(f"{path}: is no table of problems; use the published file")

@@ -12,9 +12,11 @@ import numpy as np
 from vsel_platform.errors import ConfigError, DataError
 from vsel_platform.evaluation.benchmark import (
     BenchmarkFiles,
+    BenchmarkFormat,
     Compat,
     Judgement,
     Measure,
+    OptionKind,
     Question,
     mean_measures,
     ratio_measure,
@@ -26,7 +28,7 @@ IMAGES = "SEED-Bench-image/{data_id}"
 _CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
 
 
-class SeedBench:
+class SeedBench(BenchmarkFormat):
     """SEED-Bench as LLaVA runs it: one generated answer per question.
 
     "llava" and "official" are the same: the answer must equal the letter, so "A." is wrong. "robust" reads the option
@@ -37,6 +39,8 @@ class SeedBench:
     compats: tuple[Compat, ...] = ("llava", "official", "robust")
     headline = "accuracy"
     max_new_tokens = 128
+    options: Mapping[str, OptionKind] = {"images": "text", "video_images": "text"}
+    takes_annotations = True
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions of `SEED-Bench.json`, or of LLaVA's `llava-seed-bench.jsonl` with the former as annotations.

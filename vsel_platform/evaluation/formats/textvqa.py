@@ -12,7 +12,16 @@ import re
 from collections.abc import Mapping, Sequence
 
 from vsel_platform.errors import DataError
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, mean_measures
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    OptionKind,
+    Question,
+    mean_measures,
+)
 from vsel_platform.evaluation.formats.annotation_files import Entry, read_entries
 from vsel_platform.evaluation.formats.choices import SHORT_SENTENCE, user_turn
 from vsel_platform.evaluation.formats.vqav2 import judge_answers
@@ -47,17 +56,24 @@ def question_of_prompt(prompt: str) -> str:
     return found.lower()
 
 
-class TextVqaFormat:
+class TextVqaFormat(BenchmarkFormat):
     """Questions about text in images."""
 
     name = "textvqa"
     compats: tuple[Compat, ...] = ("llava", "official", "robust")
     headline = "accuracy"
     max_new_tokens = 128
+    options: Mapping[str, OptionKind] = {"ocr_tokens": "path"}
+    takes_annotations = True
+
+    def files(self, files: BenchmarkFiles) -> list[str]:
+        """LLaVA's prompts and the annotations, or the annotations and the tokens."""
+        other = files.annotations if _holds_prompts(files) else files.options.get("ocr_tokens")
+        return [files.questions, *([] if other is None else [other])]
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions in the order of the file. Raises DataError that names file, entry and problem."""
-        if files.questions.endswith(".jsonl"):
+        if _holds_prompts(files):
             questions = _read_prompts(files.questions, files.annotations)
         else:
             tokens = _ocr_tokens(files.options.get("ocr_tokens"))
@@ -77,6 +93,10 @@ class TextVqaFormat:
     def upload(self, questions: Sequence[Question], texts: Sequence[str | None]) -> dict[str, bytes]:
         """Nothing: the answers of the validation split are public."""
         return {}
+
+
+def _holds_prompts(files: BenchmarkFiles) -> bool:
+    return files.questions.endswith(".jsonl")
 
 
 def _read_prompts(path: str, annotations: str | None) -> list[Question]:

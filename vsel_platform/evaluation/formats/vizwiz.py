@@ -7,7 +7,15 @@ answer as it is. robust: answer and annotations are always normalised (lmms-eval
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, mean_measures
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    Question,
+    mean_measures,
+)
 from vsel_platform.evaluation.formats.annotation_files import Entry, read_entries
 from vsel_platform.evaluation.formats.choices import SHORT_SENTENCE, user_turn
 from vsel_platform.evaluation.formats.vqav2 import judge_answers
@@ -17,7 +25,7 @@ from vsel_platform.evaluation.vqa_normalise import normalise_answer
 UNANSWERABLE_SENTENCE = "When the provided information is insufficient, respond with 'Unanswerable'."
 
 
-class VizWizFormat:
+class VizWizFormat(BenchmarkFormat):
     """Questions that blind people asked about their own photographs."""
 
     name = "vizwiz"

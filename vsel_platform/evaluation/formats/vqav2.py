@@ -11,7 +11,15 @@ questions; `upload` writes "" for those that were not answered.
 from collections.abc import Mapping, Sequence
 
 from vsel_platform.errors import DataError
-from vsel_platform.evaluation.benchmark import BenchmarkFiles, Compat, Judgement, Measure, Question, mean_measures
+from vsel_platform.evaluation.benchmark import (
+    BenchmarkFiles,
+    BenchmarkFormat,
+    Compat,
+    Judgement,
+    Measure,
+    Question,
+    mean_measures,
+)
 from vsel_platform.evaluation.formats.annotation_files import Entry
 from vsel_platform.evaluation.formats.choices import SHORT_SENTENCE, user_turn
 from vsel_platform.evaluation.text_benchmarks import (
@@ -27,13 +35,14 @@ from vsel_platform.evaluation.text_benchmarks import (
 from vsel_platform.evaluation.vqa_normalise import ACCURACIES, normalise_answer
 
 
-class VqaFormat:
+class VqaFormat(BenchmarkFormat):
     """Open-ended questions about COCO images with ten annotators each."""
 
     name = "vqav2"
     compats: tuple[Compat, ...] = ("llava", "official", "robust")
     headline = "accuracy"
     max_new_tokens = 128
+    takes_annotations = True
 
     def read(self, files: BenchmarkFiles) -> list[Question]:
         """Questions in the order of the file; the answers are joined by id.

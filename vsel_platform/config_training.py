@@ -27,6 +27,9 @@ class VisionLoraSettings(Settings):
 
     rank: int = Field(0, ge=0, description="Rank of the adapter matrices; 0: no LoRA in the tower.")
     alpha: int = Field(128, gt=0, description="Scale of the adapter: alpha / rank.")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout in front of the adapter; none: that of the language model."
+    )
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the tower's adapter.")
     targets: Expression = Field(
         None,
@@ -99,7 +102,11 @@ class LoraSettings(Settings):
         description="nf4: the frozen language model in 4 bits (QLoRA); needs bitsandbytes, the extra `qlora`.",
     )
     max_unusable: float = Field(
-        0.05, ge=0, le=1, description="Training is refused above this share of rows without a token to learn."
+        0.05,
+        ge=0,
+        le=1,
+        description="Training is refused above this share of rows that cannot be learned from: "
+        "no token to learn, a broken image, or no conversation.",
     )
     self_questioning: SelfQuestioningSettings = SelfQuestioningSettings()
     prototypes: PrototypeSettings = PrototypeSettings()

@@ -93,6 +93,43 @@ def test_a_killed_group_resumes_to_the_same_bytes(selected):
     assert resumed[0]["adapter_sha256"] == straight[0]["adapter_sha256"]
 
 
+def state_of_a_killed(project, processes, **lora):
+    """Rows that failed until a training was killed, as its state knows them."""
+
+    def killed(message, done, total):
+        if message == "training steps" and done == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trained(project, processes, killed, **lora)
+    files = project.context(settings(1)).store.files
+    (name,) = [name for name, _ in files.list("work") if name.endswith("history.json")]
+    failed = orjson.loads(files.read(name))[1]
+    files.delete_tree("work")
+    return {failure["content_id"] for failure in failed}
+
+
+def test_a_state_knows_the_rows_that_failed_in_every_process(selected):
+    """All rows with images fail, those without are trained on."""
+    images = selected.pictures / "images"
+    away = images.rename(images.with_name("away"))
+    try:
+        alone = state_of_a_killed(selected, 1, seed=9)
+        assert len(alone) > 6
+        assert state_of_a_killed(selected, 2, seed=9) == alone
+        with pytest.raises(ModelError, match=r"\d+ of 24 rows .*image_missing, such as row"):
+            trained(selected, 2, seed=9, max_unusable=0.3)
+    finally:
+        away.rename(images)
+
+
+def test_a_layer_without_a_gradient_is_named_in_a_group_too(selected):
+    vision = {"rank": 2, "targets": r".*layers\.1\..*q_proj"}
+    for processes in (1, 2):
+        with pytest.raises(ModelError, match=r"2 tensors .* get no gradient: .*vision_tower.*layers\.1"):
+            trained(selected, processes, vision=vision)
+
+
 def test_an_error_in_a_group_is_the_jobs_error(selected):
     with pytest.raises(ModelError, match="lower learning_rate"):
         trained(selected, 2, learning_rate=1e30, epochs=4.0)

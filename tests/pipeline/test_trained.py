@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from report_store import publish, publish_content, publish_evaluation, publish_selection, report_context
 
-from vsel_platform.pipeline.trained import TrainedOn, trained_on
+from vsel_platform.pipeline.timing import known_seconds
+from vsel_platform.pipeline.trained import TrainedOn, record_training, trained_on
 from vsel_platform.storage.pointers import history_path, parse_reference
 
 
@@ -50,3 +51,14 @@ def test_what_garbage_collection_removed_is_earlier(ctx):
 
 def test_a_recipe_without_an_evaluation_has_nothing(ctx):
     assert trained_on(ctx, "drawn") is None
+
+
+def test_the_rate_of_a_resumed_training_is_that_of_the_steps_behind_the_resume(ctx):
+    def seconds(resumed_at, spent):
+        record_training(ctx, "stage", "model", 1000, {"steps": 50, "resumed_at": resumed_at}, spent)
+        return known_seconds(ctx, "stage", "model", 1000)
+
+    assert seconds(48, 30.0) is None
+    assert seconds(0, 100.0) == pytest.approx(100)
+    assert seconds(40, 30.0) == pytest.approx(150)
+    assert seconds(48, 30.0) == pytest.approx(150)

@@ -135,6 +135,16 @@ def test_each_part_has_rank_scale_and_rate_of_its_own():
     assert [group["weight_decay"] for group in groups] == [0.1, 0.1, 0.1, 0.0]
 
 
+@pytest.mark.parametrize(("own", "wanted"), [(None, 0.3), (0.2, 0.2), (0.0, 0.0)])
+def test_the_tower_can_have_a_dropout_of_its_own(own, wanted):
+    model = wrapped(dropout=0.3, vision=VisionLoraSettings(rank=2, dropout=own))
+    found = {"vision_tower": set(), "language_model": set()}
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            found["vision_tower" if "vision_tower" in name else "language_model"].add(module.lora_dropout["default"].p)
+    assert found == {"vision_tower": {wanted}, "language_model": {0.3}}
+
+
 def test_prototypes_need_a_projector_that_is_trained():
     prototypes = PrototypeSettings(prototypes=2)
     with pytest.raises(ModelError, match=r"lora\.prototypes: needs"):

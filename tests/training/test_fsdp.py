@@ -58,6 +58,9 @@ def test_a_killed_group_resumes_to_what_one_process_learns(directory):
     train_lora(base, ROWS, SETTINGS, picture, directory / "alone", TrainingJob(device="cpu"))
     assert run(directory, kill_after=3) == 9
     assert not (directory / "shared").exists()
+    stored = [file.relative_to(directory) for file in (directory / "store").rglob("*") if file.is_file()]
+    assert {"trainable.safetensors", "optimizer.bin"} <= {file.name for file in stored}
+    assert not [file for file in stored if "pytorch_model" in str(file)]
     assert run(directory) == 0
     assert [(directory / f"resumed-{rank}").read_text() for rank in range(2)] == ["2", "2"]
     assert losses(directory / "shared") == pytest.approx(losses(directory / "alone"), rel=1e-3)

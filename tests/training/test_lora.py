@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from vsel_platform.models.load import load_vlm
 from vsel_platform.signals.losses import LossRow
 from vsel_platform.storage.files import FileStore
 from vsel_platform.training import lora, trainer
+from vsel_platform.training.history import History
 from vsel_platform.training.lora import TrainingJob, train_lora
 from vsel_platform.training.resume import TrainingStates
 from vsel_platform.training.rows_loss import RowsLoss
@@ -144,12 +146,27 @@ def test_rows_that_cannot_be_trained_on_are_left_out_and_counted(base, tmp_path)
         LossRow("x2", conversation("hi", "there"), ["i0"]),
         LossRow("x3", conversation("<image>\nhi", "there"), ["gone"]),
     ]
-    with pytest.raises(ModelError, match=r"6.7% of 15 rows have no token to learn.*x1"):
+    with pytest.raises(ModelError, match=r"2 of 15 rows cannot be learned from, 13.3%.*nothing_to_learn.* row x1"):
         train_lora(base, [*ROWS, *bad], QUICK, images, tmp_path / "a", CPU)
-    patient = QUICK.model_copy(update={"max_unusable": 0.1})
+    patient = QUICK.model_copy(update={"max_unusable": 0.2})
     report = train_lora(base, [*ROWS, *bad], patient, images, tmp_path / "a", CPU)
     assert (report.rows, report.n_skipped) == (12, 3)
     assert "| rows left out (no answer, broken image) | 3 |" in (tmp_path / "a" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("batch_rows", [1, 64])
+def test_too_many_broken_images_stop_a_training(base, tmp_path, batch_rows):
+    def images(image_id):
+        if image_id == "gone":
+            raise FileNotFoundError(image_id)
+        return picture(image_id)
+
+    bad = [LossRow(f"x{i}", conversation("<image>\nhi", "there"), ["gone"]) for i in range(4)]
+    settings = QUICK.model_copy(update={"max_unusable": 0.2, "batch_rows": batch_rows})
+    assert train_lora(base, [*ROWS, *bad[:3]], settings, images, tmp_path / "a", CPU).n_skipped == 3
+    with pytest.raises(ModelError, match=r"4 of 16 rows .* 25.0%.*image_missing, such as row x0: image gone: .*back"):
+        train_lora(base, [*ROWS, *bad], settings, images, tmp_path / "b", CPU)
+    assert not (tmp_path / "b").exists()
 
 
 def test_part_of_an_epoch_trains_on_part_of_the_rows(base, tmp_path):
@@ -165,8 +182,9 @@ def test_nothing_to_train_on_is_an_error_and_writes_nothing(base, tmp_path):
     def gone(image_id):
         raise FileNotFoundError(image_id)
 
+    patient = QUICK.model_copy(update={"max_unusable": 1.0})
     with pytest.raises(ModelError, match="no row has a readable image"):
-        train_lora(base, ROWS, QUICK, gone, tmp_path / "a", CPU)
+        train_lora(base, ROWS, patient, gone, tmp_path / "a", CPU)
     assert not (tmp_path / "a").exists()
 
 
@@ -250,12 +268,28 @@ def test_a_killed_training_resumes_to_the_same_bytes(base, tmp_path, kill_after)
     assert (whole.steps, whole.resumed_at) == (resumed.steps, 0) == (6, 0)
 
 
+def test_the_time_before_a_kill_counts():
+    history = History(loss=[1.0] * 4, rows=[1] * 4, tokens=[1] * 4, seconds=[8.0, 4.0, 2.0, 1.0])
+    loader = SimpleNamespace(plan=SimpleNamespace(rows=["a"]), rows=["a"])
+    run = SimpleNamespace(loader=loader, trained=["a"], trainable_parameters=1, resumed_at=2, questions=[])
+    report = lora._report(run, history, ["a"], QUICK, (5.0, 3.0))
+    assert (report.seconds, report.training_seconds) == (5.0 + 12.0, 3.0 + 12.0)
+
+
 def test_a_half_written_state_is_not_resumed_from(base, tmp_path):
     job = resumable(tmp_path / "store", kill_after=3)
     with pytest.raises(KilledError):
         train_lora(base, ROWS, QUICK, picture, tmp_path / "a", job)
     (whole,) = (tmp_path / "store").rglob("whole")
     whole.unlink()
+    assert train_lora(base, ROWS, QUICK, picture, tmp_path / "a", resumable(tmp_path / "store")).resumed_at == 0
+
+
+def test_a_state_of_a_model_that_was_shared_otherwise_is_not_resumed_from(base, tmp_path, monkeypatch):
+    job = resumable(tmp_path / "store", kill_after=3)
+    with pytest.raises(KilledError):
+        train_lora(base, ROWS, QUICK, picture, tmp_path / "a", job)
+    monkeypatch.setattr(lora, "state_kind", lambda runtime, share: "fsdp-2-x")
     assert train_lora(base, ROWS, QUICK, picture, tmp_path / "a", resumable(tmp_path / "store")).resumed_at == 0
 
 
@@ -295,6 +329,19 @@ def test_the_projector_alone_can_be_trained(base, tmp_path):
     names = load_file(tmp_path / "a" / "adapter_model.safetensors")
     assert names and all("multi_modal_projector" in name for name in names)
     load_llava(base, "cpu", adapter_dir=str(tmp_path / "a"))
+
+
+def test_the_projector_alone_learns_nothing_without_images(base, tmp_path):
+    settings = QUICK.model_copy(update={"projector_only": True, "max_unusable": 1.0})
+    text = LossRow("text", conversation("hi", "there"))
+    with pytest.raises(ModelError, match="projector_only trains nothing without images"):
+        train_lora(base, [text], settings, picture, tmp_path / "a", CPU)
+
+    def gone(image_id):
+        raise FileNotFoundError(image_id)
+
+    with pytest.raises(ModelError, match="projector_only trains nothing without images"):
+        train_lora(base, [*ROWS, text], settings, gone, tmp_path / "a", CPU)
 
 
 def test_a_training_goes_on_from_another_adapter(base, tmp_path):

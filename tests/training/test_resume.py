@@ -44,8 +44,8 @@ def test_the_newest_state_replaces_older_ones(files, tmp_path):
 def test_a_state_that_was_saved_half_is_not_used(files, tmp_path):
     states = TrainingStates(files, "training-x")
     states.save(1, state(tmp_path / "a", weights="1"))
-    files.write("work/training-x/000000000002/weights", b"2")
-    files.write("work/training-x/000000000002/folder/whole", b"")
+    files.write("work/training-x/000000000002-whole-model/weights", b"2")
+    files.write("work/training-x/000000000002-whole-model/folder/whole", b"")
     assert found(states.restore(tmp_path / "b"))["weights"] == "1"
 
 
@@ -55,6 +55,20 @@ def test_states_of_another_key_are_not_met(files, tmp_path):
         assert TrainingStates(files, other).restore(tmp_path / other) is None
     TrainingStates(files, "training-b").clear()
     assert TrainingStates(files, "training-a").restore(tmp_path / "c") is not None
+
+
+def test_a_state_of_another_kind_is_passed_by_and_goes_with_the_next_one(files, tmp_path):
+    states = TrainingStates(files, "training-x")
+    states.save(9, state(tmp_path / "a", weights="whole"))
+    shared = states.of_kind("fsdp-4-abc")
+    assert shared.restore(tmp_path / "b") is None
+    assert states.restore(tmp_path / "b") is not None
+    shared.save(2, state(tmp_path / "c", weights="shared"))
+    assert states.restore(tmp_path / "d") is None
+    restored = shared.restore(tmp_path / "d")
+    assert (restored.name, found(restored)["weights"]) == ("checkpoint-2", "shared")
+    states.clear()
+    assert list(files.list("work")) == []
 
 
 def test_nothing_is_left_after_the_end(files, tmp_path):

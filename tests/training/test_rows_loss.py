@@ -7,7 +7,7 @@ from tiny_families import picture as family_picture
 from tiny_families import tiny_family
 from tiny_llava import conversation, picture, tiny_adapter
 
-from vsel_platform.config_training import LoraSettings, PrototypeSettings
+from vsel_platform.config_training import LoraSettings, PrototypeSettings, VisionLoraSettings
 from vsel_platform.models.vlm import ShownImage
 from vsel_platform.training.adapter import add_lora
 from vsel_platform.training.examples import Example
@@ -93,6 +93,26 @@ def test_in_a_group_every_tensor_takes_part_in_every_step(texts_only):
     assert len(nll) == sum(row.rendered.n_targets for row in rows)
     if not rows:
         assert total.item() == 0
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_only_what_rows_reach_is_seen_as_reached(joined):
+    model = tiny_adapter()
+    model.tower_gradients = True
+    vision = VisionLoraSettings(rank=2, targets=r".*q_proj")
+    model, loss = made(model, joined=joined, projector_learning_rate=1e-3, vision=vision)
+    rows = rows_of(model)
+    pixels = {i: model.preprocess(picture(i)) for i in ("p", "q")}
+    found = {}
+    for name, own in (("texts", rows[2:]), ("images", rows)):
+        found[name] = set()
+        with loss.gradients_watched(found[name]):
+            loss(Part(own, [np.ones(row.rendered.n_targets, np.float32) for row in own], {}, pixels))
+    trained = {name for name, p in loss.named_parameters() if p.requires_grad}
+    # Features are what comes out of the first of the tower's two layers.
+    deepest = {name for name in trained if "vision_tower" in name and ".layers.1." in name}
+    assert deepest and trained - found["images"] == deepest
+    assert all("language_model" in name for name in found["texts"]) and found["texts"] < found["images"]
 
 
 def test_alone_what_a_step_does_not_use_gets_no_gradient():

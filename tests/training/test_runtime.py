@@ -13,7 +13,7 @@ from vsel_platform.config_training import LoraSettings, RuntimeSettings
 from vsel_platform.errors import ConfigError
 from vsel_platform.ranks import ALONE, Share
 from vsel_platform.training import runtime as module
-from vsel_platform.training.runtime import placed, training_arguments
+from vsel_platform.training.runtime import placed, state_kind, training_arguments
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -118,3 +118,29 @@ def test_the_example_of_fsdp_wraps_the_language_models_layers(tmp_path):
         found = module.transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", **options)
     assert found.fsdp_plugin_args["fsdp_version"] == 2
     assert found.fsdp_plugin_args["transformer_cls_names_to_wrap"] == "MyLayer"
+
+
+def test_fsdp_keeps_whole_states_which_alone_can_be_resumed_from(tmp_path):
+    file = tmp_path / "fsdp.json"
+    file.write_text('{"version": 2}')
+    options = module._sharding(RuntimeSettings(fsdp=str(file)), "cuda:0", Share(0, 2), "MyLayer")
+    assert options["fsdp_config"]["state_dict_type"] == "FULL_STATE_DICT"
+    file.write_text('{"state_dict_type": "SHARDED_STATE_DICT"}')
+    with pytest.raises(ConfigError, match="only be resumed from FULL_STATE_DICT; leave it out"):
+        module._sharding(RuntimeSettings(fsdp=str(file)), "cuda:0", Share(0, 2), "MyLayer")
+
+
+def test_a_state_depends_on_the_configuration_and_the_processes_where_a_model_is_shared_out():
+    def kind(world, **files):
+        runtime = RuntimeSettings(**{name: str(EXAMPLES / file) for name, file in files.items()})
+        return state_kind(runtime, Share(0, world))
+
+    assert kind(1) == kind(4) == "whole-model"
+    shared = [
+        kind(2, fsdp="fsdp.json"),
+        kind(4, fsdp="fsdp.json"),
+        kind(4, deepspeed="zero2.json"),
+        kind(4, deepspeed="zero3.json"),
+    ]
+    assert len({*shared, "whole-model"}) == 5
+    assert kind(2, fsdp="fsdp.json") == shared[0]

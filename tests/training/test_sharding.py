@@ -1,13 +1,20 @@
 """What stays whole of a model that is shared out."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_families import picture as family_picture
 from tiny_families import tiny_family
 from tiny_llava import picture, tiny_adapter
 
+from vsel_platform.config import VlmSettings
+from vsel_platform.config_training import LoraSettings, RuntimeSettings, VisionLoraSettings
 from vsel_platform.errors import ConfigError
-from vsel_platform.training.sharding import kept_whole
+from vsel_platform.training.lora import TrainingJob, train_lora
+from vsel_platform.training.sharding import configuration_of, kept_whole, require_possible
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def names(model):
@@ -49,6 +56,26 @@ def test_under_zero_3_no_tower_is_trained():
     model.tower_gradients = True
     with pytest.raises(ConfigError, match="under ZeRO-3 the vision tower"), kept_whole(model, zero_stage=3):
         pass
+
+
+def test_under_zero_3_no_tower_is_trained_is_said_before_a_model_is_loaded():
+    tower = LoraSettings(vision=VisionLoraSettings(rank=2))
+    zero_2, zero_3 = (RuntimeSettings(deepspeed=str(EXAMPLES / f"zero{stage}.json")) for stage in (2, 3))
+    with pytest.raises(ConfigError, match="under ZeRO-3 the vision tower"):
+        train_lora(VlmSettings(model="nowhere"), [], tower, picture, Path(), TrainingJob(runtime=zero_3))
+    require_possible(tower, zero_2)
+    require_possible(LoraSettings(), zero_3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no file"), ("{", "is no JSON"), ("[]", "holds no JSON object")]
+)
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path, content, message):
+    file = tmp_path / "zero.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=rf"training\.runtime\.fsdp: .*{message}"):
+        configuration_of(RuntimeSettings(fsdp=str(file)), "fsdp")
 
 
 def test_all_is_as_before_after_an_error():

@@ -9,6 +9,7 @@ from tiny_families import tiny_family
 from tiny_llava import conversation, picture, tiny_adapter
 
 from vsel_platform.config_training import LoraSettings, SelfQuestioningSettings
+from vsel_platform.models.images import ContentFailure
 from vsel_platform.ranks import ALONE, Share
 from vsel_platform.signals.losses import LossRow
 from vsel_platform.training.step_rows import StepLoader, normalise
@@ -89,7 +90,7 @@ def test_rows_with_a_broken_image_fail_by_name(made):
 
     loader = made(settings=SETTINGS.model_copy(update={"batch_rows": 6}), images=images)
     step = loader.load(0)
-    assert step.failed == ("row2",)
+    assert step.failed == (ContentFailure("row2", "image_missing", "image i2: FileNotFoundError: i2"),)
     assert sorted(row.sample_id for row in step.rows) == ["row0", "row1", "row3", "row4", "row5"]
     assert len(step.weights) == len(step.is_question) == 5
 
@@ -139,4 +140,5 @@ def test_what_only_shows_when_images_are_there_fails_then(made):
     rows = [LossRow("long", long, ["p"]), LossRow("short", conversation("hi", "Yes"))]
     settings = SETTINGS.model_copy(update={"max_unusable": 1.0})
     step = made(rows, settings, model=model, images=family_picture).load(0)
-    assert step.failed == ("long",)
+    ((name, reason),) = [(failure.content_id, failure.reason) for failure in step.failed]
+    assert (name, reason) == ("long", "nothing_to_learn")

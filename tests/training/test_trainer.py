@@ -7,13 +7,21 @@ import pytest
 import torch
 from tiny_llava import conversation, picture, tiny_adapter
 
-from vsel_platform.config_training import LoraSettings, PrototypeSettings, RuntimeSettings, SelfQuestioningSettings
+from vsel_platform.config_training import (
+    LoraSettings,
+    PrototypeSettings,
+    RuntimeSettings,
+    SelfQuestioningSettings,
+    VisionLoraSettings,
+)
 from vsel_platform.errors import ModelError
+from vsel_platform.models.images import ContentFailure
 from vsel_platform.ranks import ALONE
 from vsel_platform.signals.losses import LossRow
 from vsel_platform.training import trainer as module
 from vsel_platform.training.adapter import add_lora, parameter_groups
 from vsel_platform.training.history import History
+from vsel_platform.training.resumable import TRAINABLE_FILE
 from vsel_platform.training.rows_loss import RowsLoss
 from vsel_platform.training.runtime import placed, training_arguments
 from vsel_platform.training.step_rows import StepLoader
@@ -42,6 +50,7 @@ def made(tmp_path):
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 model = tiny_adapter()
+                model.tower_gradients = settings.vision.rank > 0
                 peft_model = add_lora(model.model, model.parts, settings, base_name="x")
             loaders.append(StepLoader(model, rows, settings, images, ALONE, keep_bytes=2**20))
             return RowsTrainer(
@@ -52,6 +61,7 @@ def made(tmp_path):
                 groups=lambda: parameter_groups(peft_model, model.parts, settings),
                 factor=factor,
                 batch_tokens=batch_tokens,
+                limit=loaders[-1].limit,
                 callbacks=[],
             )
 
@@ -98,10 +108,35 @@ def test_a_step_without_a_readable_image_changes_nothing(made):
     def gone(image_id):
         raise FileNotFoundError(image_id)
 
-    trainer = made(images=gone)
+    trainer = made(images=gone, max_unusable=1.0)
     before = {name: p.clone() for name, p in trainer.model.named_parameters()}
     assert trained(trainer) == History()
-    assert trainer.failed == {row.sample_id for row in ROWS}
+    assert trainer.failed.keys() == {row.sample_id for row in ROWS}
+    assert all(torch.equal(p, before[name]) for name, p in trainer.model.named_parameters())
+
+
+TEXT = LossRow("text", conversation("What colour is it, and how many people are there?", "It is red. " * 9))
+
+
+def test_a_part_of_texts_alone_passes_where_the_tower_is_trained(made):
+    rows = [*ROWS[:3], TEXT]
+    settings = {"vision": VisionLoraSettings(rank=2), "batch_rows": 4, "epochs": 2.0}
+    whole, parts = (trained(made(rows, batch_tokens=tokens, **settings)) for tokens in (MANY, 1))
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
+    assert parts.rows == [4, 4]
+
+
+def test_a_part_of_texts_alone_passes_where_the_projector_alone_is_trained(made):
+    rows = [*ROWS[:3], TEXT]
+    whole, parts = (trained(made(rows, batch_tokens=tokens, projector_only=True, epochs=2.0)) for tokens in (MANY, 1))
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
+    assert parts.loss[1] < parts.loss[0]
+
+
+def test_a_step_of_texts_alone_leaves_the_projector_as_it_is(made):
+    trainer = made([TEXT], projector_only=True)
+    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
+    assert trained(trainer).rows == [1]
     assert all(torch.equal(p, before[name]) for name, p in trainer.model.named_parameters())
 
 
@@ -121,18 +156,47 @@ def test_what_gets_no_gradient_is_named(made):
 def test_a_state_holds_what_is_trained_and_the_history(made, tmp_path):
     trainer = made(epochs=2.0)
     history = trained(trainer)
-    trainer.failed = {"row9"}
+    trainer.failed = {"row9": ContentFailure("row9", "image_missing", "image i9: gone")}
     trainer._save(str(tmp_path / "state"))
     other = made(epochs=2.0)
     other._load_from_checkpoint(str(tmp_path / "state"))
     other.recall(tmp_path / "state")
     for (name, p), (_, q) in zip(trainer.model.named_parameters(), other.model.named_parameters(), strict=True):
         torch.testing.assert_close(p, q, msg=name)
-    assert other.failed == {"row9"}
+    assert other.failed == trainer.failed
     assert other.history.loss == history.loss
     assert all(math.isnan(loss) for loss in other.history.question_loss)
-    size = (tmp_path / "state" / module.TRAINABLE_FILE).stat().st_size
+    size = (tmp_path / "state" / TRAINABLE_FILE).stat().st_size
     assert size < 4.5 * sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) + 20_000
+
+
+def failure(name):
+    return ContentFailure(name, "image_missing", "gone")
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_the_first_process_takes_over_what_others_found_to_fail(made, monkeypatch, tmp_path, is_main):
+    trainer = made()
+    monkeypatch.setattr(type(trainer.accelerator), "is_main_process", is_main)
+    own, other = failure("a"), failure("b")
+    trainer.failed = {"a": own}
+    monkeypatch.setattr(trainer, "_everyone", lambda items: [*items, other])
+    trainer._save(str(tmp_path / "state"))
+    assert trainer.failed == ({"a": own, "b": other} if is_main else {})
+    trainer.failed = {}
+    trainer.recall(tmp_path / "state")
+    assert trainer.failed.keys() == ({"a", "b"} if is_main else set())
+
+
+def test_a_row_that_failed_in_several_processes_counts_once(made, monkeypatch):
+    trainer = made(max_unusable=0.25)  # two of eight rows
+    monkeypatch.setattr(trainer, "_together", lambda values: [2 * value for value in values])
+    monkeypatch.setattr(trainer, "_everyone", lambda items: [*items, *items])
+    trainer.failed = {name: failure(name) for name in ("a", "b")}
+    assert trained(trainer).loss
+    trainer.failed["c"] = failure("c")
+    with pytest.raises(ModelError, match=r"3 of 8 rows .* 37.5%"):
+        trained(trainer)
 
 
 def test_prototypes_are_looked_at_every_so_many_steps(made, monkeypatch):

@@ -16,6 +16,7 @@ from vsel_platform.pipeline.lookup import Content, distinct_contents, manifest_s
 from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
 from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.timing import record_rate
+from vsel_platform.pipeline.trained import record_training
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.selection.stable_hash import stable_uniform
 from vsel_platform.storage.pointers import Pointer
@@ -163,14 +164,15 @@ def run_model(ctx: Context, dataset: str) -> StageResult:
         )
     TrainingStates(ctx.store.files, f"training-{dataset}-reference-{pointer.input_fingerprint}").clear()
     passes = round(len(ids) * ctx.project.reference.lora.epochs)
-    record_rate(ctx, "reference_model", vlm_fingerprint(ctx.project.vlm), passes, time.perf_counter() - start)
+    spent = time.perf_counter() - start
+    record_training(ctx, "reference_model", vlm_fingerprint(ctx.project.vlm), passes, metadata, spent)
     return StageResult(
         "reference_model",
         {"dataset": dataset},
         pointer.data_version,
         len(ids),
         computed=1,
-        seconds=time.perf_counter() - start,
+        seconds=spent,
         references=[pointer.reference],
         metadata=metadata,
     )

@@ -12,7 +12,7 @@ from vsel_platform.models.lora_adapter import BASE_ADAPTER
 from vsel_platform.pipeline.artifacts import fetched
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
-from vsel_platform.pipeline.timing import record_rate
+from vsel_platform.pipeline.trained import record_training
 from vsel_platform.pipeline.training_rows import image_provider, training_rows
 from vsel_platform.selection.manifest import selection_hash
 from vsel_platform.storage.pointers import Pointer
@@ -122,14 +122,15 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
         )
     states.clear()
     passes = round(len(rows) * settings.epochs)
-    record_rate(ctx, "finetuned_checkpoint", vlm_fingerprint(ctx.project.vlm), passes, time.perf_counter() - start)
+    spent = time.perf_counter() - start
+    record_training(ctx, "finetuned_checkpoint", vlm_fingerprint(ctx.project.vlm), passes, report.to_dict(), spent)
     return StageResult(
         "finetuned_checkpoint",
         {"recipe": recipe},
         pointer.data_version,
         len(rows),
         computed=len(rows),
-        seconds=time.perf_counter() - start,
+        seconds=spent,
         references=[pointer.reference],
         metadata=report.to_dict() | ({"continued from": parents[0].reference} if parents else {}),
     )

@@ -33,6 +33,7 @@ def add_lora(model: Any, parts: ModelParts, settings: LoraSettings, *, base_name
     model's dtype: small steps would vanish in bfloat16. Raises ModelError if nothing matches.
     """
     import peft
+    import torch
     from peft.utils.constants import DUMMY_TARGET_MODULES
 
     train_projector = settings.projector_learning_rate > 0
@@ -57,6 +58,9 @@ def add_lora(model: Any, parts: ModelParts, settings: LoraSettings, *, base_name
     )
     with quiet_transformers():
         peft_model = peft.get_peft_model(model, config)
+    if settings.vision.dropout is not None:
+        for path in vision:  # peft has one dropout for all layers
+            model.get_submodule(path).lora_dropout["default"] = torch.nn.Dropout(settings.vision.dropout)
     # peft would name the directory that the weights came from, a place in a cache for a hub model.
     peft_model.peft_config["default"].base_model_name_or_path = base_name
     return peft_model

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vsel_platform.errors import DataError, ModelError
+from vsel_platform.models.images import ContentFailure
 from vsel_platform.models.vlm import ConversationRow, RenderedRow, ShownImage
+from vsel_platform.training.unusable import NOTHING_TO_LEARN, UNREADABLE, UnusableLimit
 
 Render = Callable[[ConversationRow, int, Sequence[ShownImage]], RenderedRow]
 """Tokens and targets of a row in an epoch, given what is shown of its images."""
@@ -21,16 +23,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """Rows that can be learned from, sorted by id, and how many were left out, by reason."""
+    """Rows that can be learned from, sorted by id, their lengths, and what was left out and why."""
 
     rows: list[ConversationRow]
     lengths: list[int]
-    left_out: dict[str, int]
-
-    @property
-    def n_left_out(self) -> int:
-        """Rows that are not trained on."""
-        return sum(self.left_out.values())
+    left_out: list[ContentFailure]
 
 
 def usable_rows(
@@ -39,31 +36,29 @@ def usable_rows(
     """Rows with at least one token to learn.
 
     `length_of` gives a row's tokens and targets, or raises DataError. Raises ModelError if no row is left, or if more
-    than `max_unusable` of them (a share) have nothing to learn: the template does not fit the data then.
+    than `max_unusable` of them (a share) cannot be learned from.
     """
     kept: list[ConversationRow] = []
     lengths: list[int] = []
-    left_out = {"unreadable": 0, "nothing to learn": 0}
-    first = ""
+    left_out: list[ContentFailure] = []
     for row in sorted(rows, key=lambda row: row.sample_id):
         try:
             tokens, targets = length_of(row)
         except DataError as error:
-            left_out["unreadable"] += 1
-            first = first or f"{row.sample_id}: {error}"
+            left_out.append(ContentFailure(row.sample_id, UNREADABLE, str(error)))
             continue
         if targets:
             kept.append(row)
             lengths.append(tokens)
         else:
-            left_out["nothing to learn"] += 1
-            first = first or f"{row.sample_id}: no answer within the model's length"
+            left_out.append(nothing_to_learn(row.sample_id))
     if not kept:
-        raise ModelError(f"training: none of {len(rows)} rows has an answer that fits into the model's length")
-    masked = left_out["nothing to learn"] / len(rows)
-    if masked > max_unusable:
-        raise ModelError(
-            f"training: {masked:.1%} of {len(rows)} rows have no token to learn, more than max_unusable "
-            f"({max_unusable:.1%}); the first: {first}. Look at vlm.max_tokens and at the rows"
-        )
+        first = f"; the first, {left_out[0].content_id}: {left_out[0].detail}" if left_out else ""
+        raise ModelError(f"training: none of {len(rows)} rows has an answer that fits into the model's length{first}")
+    UnusableLimit(left_out, len(rows), len(kept), max_unusable).check([])
     return Usable(kept, lengths, left_out)
+
+
+def nothing_to_learn(sample_id: str) -> ContentFailure:
+    """A row without targets."""
+    return ContentFailure(sample_id, NOTHING_TO_LEARN, "no answer within the model's length")

@@ -3,7 +3,7 @@
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,9 +34,9 @@ from vsel_platform.training.model_card import model_card
 from vsel_platform.training.report import TrainingReport, throughput
 from vsel_platform.training.resume import TrainingStates
 from vsel_platform.training.rows_loss import RowsLoss
-from vsel_platform.training.runtime import placed, training_arguments
+from vsel_platform.training.runtime import placed, state_kind, training_arguments
 from vsel_platform.training.schedule import epoch_means, learning_rate_factor
-from vsel_platform.training.sharding import kept_whole, zero_stage
+from vsel_platform.training.sharding import kept_whole, require_possible, zero_stage
 from vsel_platform.training.step_rows import StepLoader
 from vsel_platform.training.trainer import RowsTrainer
 
@@ -78,11 +78,12 @@ def train_lora(
     is merged into the base model first. `origin` says in the model card where the rows come from. In a group of
     processes all call this; only the main one writes.
 
-    Raises ModelError if no row is left, too many have nothing to learn, something that is trained gets no gradient or
+    Raises ModelError if no row is left, too many cannot be learned from, something that is trained gets no gradient or
     the loss stops being finite; OutOfMemoryError if one row does not fit; and what `load_vlm` and
     `quantize_language_model` raise.
     """
     job = job or TrainingJob()
+    require_possible(settings, job.runtime)
     start = time.perf_counter()
     model = _loaded(base, settings, resolve_device(job.device), start_from)
     if job.confirm is not None and start_from is None:
@@ -167,6 +168,7 @@ class _Run:
             model.model.activation_checkpointing_enable({"use_reentrant": False})
         keep = int(job.feature_cache_gib * 2**30)
         self.loader = StepLoader(model, rows, settings, images, job.share, keep_bytes=keep)
+        self._require_images(self.loader.rows[row] for row in self.loader.plan.rows)
         self._groups = partial(parameter_groups, self.peft_model, parts, settings)
         trained = [p for group in self._groups() for p in group["params"]]
         self.trainable_parameters = sum(p.numel() for p in trained)
@@ -181,18 +183,19 @@ class _Run:
         """Run all steps, or those behind the last state that was kept."""
         settings, job = self._settings, self._job
         steps = self.loader.steps
-        observer = Observer(job.states, job.runtime.checkpoint_minutes, job.share, job.on_step)
+        arguments = training_arguments(
+            settings,
+            job.runtime,
+            self._directory,
+            self._loss_device(),
+            job.name,
+            job.share,
+            layer=type(self._model.decoder.layers[0]).__name__,
+        )
+        states = job.states and job.states.of_kind(state_kind(job.runtime, job.share))
         trainer = RowsTrainer(
             self._loss,
-            training_arguments(
-                settings,
-                job.runtime,
-                self._directory,
-                self._loss_device(),
-                job.name,
-                job.share,
-                layer=type(self._model.decoder.layers[0]).__name__,
-            ),
+            arguments,
             len(steps),
             self.loader.load,
             groups=self._groups,
@@ -200,9 +203,10 @@ class _Run:
                 step, steps=len(steps), warmup_fraction=settings.warmup_fraction, form=settings.schedule
             ),
             batch_tokens=self._batch_tokens,
-            callbacks=[observer],
+            limit=self.loader.limit,
+            callbacks=[Observer(states, job.runtime.checkpoint_minutes, job.share, job.on_step)],
         )
-        state = self._restored()
+        state = self._restored(states)
         if state is not None:
             self.resumed_at = int(state.name.rpartition("-")[2])
             trainer.recall(state)
@@ -217,18 +221,26 @@ class _Run:
         self.peft_model.eval()
         if not trainer.history.loss:
             raise ModelError("training: no row has a readable image")
-        failed = {name for own in job.share.together(lambda: [sorted(trainer.failed)]) for name in own}
+        failed = trainer.failed_of_all()
         planned = [(row, epoch) for row, epoch in self.loader.planned() if row.sample_id not in failed]
+        self._require_images(row for row, _ in planned)
         self.trained = sorted({row.sample_id for row, _ in planned})
         self.questions = [
             (epoch, row.sample_id, turn) for row, epoch in planned for turn in self.loader.asked(row, epoch)
         ]
         return trainer.history
 
-    def _restored(self) -> Path | None:
-        if self._job.states is None:
+    def _require_images(self, rows: Iterable[ConversationRow]) -> None:
+        if self._settings.projector_only and not any(row.images for row in rows):
+            raise ModelError(
+                "training: lora.projector_only trains nothing without images, and none of the rows has one that is "
+                "readable; select rows with images, or switch it off"
+            )
+
+    def _restored(self, states: TrainingStates | None) -> Path | None:
+        if states is None:
             return None
-        found = self._job.states.restore(self._directory) if self._job.share.is_main else None
+        found = states.restore(self._directory) if self._job.share.is_main else None
         return self._job.share.agreed(found)
 
     def _loss_device(self) -> str:
@@ -247,12 +259,13 @@ def _report(
     # The first steps fill the caches.
     quick = slice(len(history.seconds) // 4, None)
     spent = max(fmean(history.seconds[quick]), 1e-9)
+    earlier = sum(history.seconds[: run.resumed_at])
     return TrainingReport(
         steps=len(history.loss),
         rows=len(run.trained),
         n_skipped=len(rows) - len(run.loader.rows) + planned - len(run.trained),
-        seconds=seconds[0],
-        training_seconds=seconds[1],
+        seconds=seconds[0] + earlier,
+        training_seconds=seconds[1] + earlier,
         first_epoch_loss=first,
         last_epoch_loss=last,
         trainable_parameters=run.trainable_parameters,

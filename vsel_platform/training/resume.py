@@ -1,6 +1,7 @@
 """States of a running training in the store: a killed one goes on from the last of them."""
 
 from pathlib import Path
+from typing import Self
 
 from vsel_platform.storage.files import FileStore
 
@@ -9,15 +10,23 @@ WHOLE = "whole"
 
 
 class TrainingStates:
-    """States of one training under `work/<key>/`; the key names rows, model and settings, so another is never met."""
+    """States of one training under `work/<key>/`; the key names rows, model and settings, so another is never met.
 
-    def __init__(self, files: FileStore, key: str) -> None:
-        self._files = files
+    `kind` names how the model is shared among processes, where a state can be read in no other way: states of another
+    kind are passed by, and go with the first one that is saved.
+    """
+
+    def __init__(self, files: FileStore, key: str, kind: str = "whole-model") -> None:
+        self._files, self._key, self._kind = files, key, kind
         self._prefix = f"work/{key}"
 
+    def of_kind(self, kind: str) -> Self:
+        """The same training's states of a kind."""
+        return type(self)(self._files, self._key, kind)
+
     def save(self, step: int, directory: Path) -> None:
-        """Keep the files of `directory` as the state after `step`, and remove older states."""
-        own = f"{self._prefix}/{step:012d}"
+        """Keep the files of `directory` as the state after `step`, and remove older states and those of other kinds."""
+        own = f"{self._prefix}/{step:012d}-{self._kind}"
         for file in sorted(path for path in directory.rglob("*") if path.is_file()):
             self._files.put(f"{own}/{file.relative_to(directory).as_posix()}", file)
         self._files.write(f"{own}/{WHOLE}", b"")
@@ -28,12 +37,15 @@ class TrainingStates:
         return f"{self._prefix}/{name.removeprefix(self._prefix + '/').partition('/')[0]}"
 
     def restore(self, directory: Path) -> Path | None:
-        """Write the newest whole state to `directory`/checkpoint-<step>; that directory, None if there is none."""
+        """Write the newest whole state of the kind to `directory`/checkpoint-<step>; that directory, None if there is
+        none."""
         names = [name for name, _ in self._files.list(self._prefix)]
-        states = sorted(state for name in names if name == f"{(state := self._state_of(name))}/{WHOLE}")
+        whole = (state for name in names if name == f"{(state := self._state_of(name))}/{WHOLE}")
+        states = sorted(state for state in whole if state.endswith(f"-{self._kind}"))
         if not states:
             return None
-        target = directory / f"checkpoint-{int(states[-1].rpartition('/')[2])}"
+        step = states[-1].rpartition("/")[2].removesuffix(f"-{self._kind}")
+        target = directory / f"checkpoint-{int(step)}"
         for name in names:
             if name.startswith(states[-1] + "/") and name != f"{states[-1]}/{WHOLE}":
                 place = target / name.removeprefix(states[-1] + "/")
@@ -42,5 +54,5 @@ class TrainingStates:
         return target
 
     def clear(self) -> None:
-        """Remove all states, after the trained model was published."""
+        """Remove all states, of every kind, after the trained model was published."""
         self._files.delete_tree(self._prefix)

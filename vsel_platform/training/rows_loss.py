@@ -15,6 +15,7 @@ from vsel_platform.models.prototype_usage import PrototypeUsage
 from vsel_platform.models.prototypes import PrototypeResidual, input_width
 from vsel_platform.models.scoring import target_nll
 from vsel_platform.training.examples import Example
+from vsel_platform.training.gradients import reached
 
 if TYPE_CHECKING:
     from vsel_platform.models.family_adapter import FamilyAdapter
@@ -46,6 +47,7 @@ class RowsLoss(torch.nn.Module):
         self.peft_model = peft_model
         self._adapter = adapter
         self._joined = joined
+        self._reached: set[str] | None = None
         self._blank = _blank(adapter) if joined else None
 
     def forward(self, part: Part) -> "tuple[torch.Tensor, torch.Tensor]":
@@ -66,6 +68,9 @@ class RowsLoss(torch.nn.Module):
         nll = target_nll(adapter.logits(states), targets)
         weights = torch.from_numpy(np.concatenate(part.weights)).to(nll.device)
         loss = (nll * weights).sum()
+        if self._reached is not None:
+            found = {id(tensor) for tensor in reached(loss)}
+            self._reached |= {name for name, parameter in self.named_parameters() if id(parameter) in found}
         return loss + self._nothing() if self._joined else loss, nll.detach()
 
     @contextmanager
@@ -76,6 +81,15 @@ class RowsLoss(torch.nn.Module):
                 if isinstance(module, PrototypeResidual):
                     stack.enter_context(module.watched(usage))
             yield
+
+    @contextmanager
+    def gradients_watched(self, found: set[str]) -> Iterator[None]:
+        """Inside, `found` gets the names of all tensors that the gradient of a part's rows reaches."""
+        self._reached = found
+        try:
+            yield
+        finally:
+            self._reached = None
 
     def _nothing(self) -> torch.Tensor:
         """0 that depends on all that only images reach and that is trained: in a group of processes it must take part

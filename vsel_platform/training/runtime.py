@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import orjson
 import torch
 import transformers
 
 from vsel_platform.config_training import LoraSettings, RuntimeSettings
 from vsel_platform.errors import ConfigError
+from vsel_platform.identity import fingerprint
 from vsel_platform.ranks import Share, environment_of, forget_accelerate
+from vsel_platform.training.sharding import configuration_of
 
 LOG_EVERY = 10
+WHOLE_STATES = "FULL_STATE_DICT"
+KINDS: tuple[Literal["deepspeed", "fsdp"], ...] = ("deepspeed", "fsdp")
 
 
 @contextmanager
@@ -99,13 +102,20 @@ def training_arguments(
     return arguments
 
 
+def state_kind(runtime: RuntimeSettings, share: Share) -> str:
+    """How a model is shared, as far as a training's states depend on it (`resume.TrainingStates`): with the number of
+    processes and the configuration, where each process has a part of it. Reads the configuration."""
+    for kind in KINDS:
+        if getattr(runtime, kind):
+            return f"{kind}-{share.world}-{fingerprint(configuration=configuration_of(runtime, kind))}"
+    return "whole-model"
+
+
 def _sharding(runtime: RuntimeSettings, device: str, share: Share, layer: str) -> dict[str, Any]:
-    for kind in ("deepspeed", "fsdp"):
-        file = getattr(runtime, kind)
-        if file is None:
+    for kind in KINDS:
+        if getattr(runtime, kind) is None:
             continue
-        if not Path(file).is_file():
-            raise ConfigError(f"training.runtime.{kind}: no file {file}")
+        own = configuration_of(runtime, kind)
         if share.world == 1 or device.startswith("cpu"):
             raise ConfigError(
                 f"training.runtime.{kind}: shares a model between CUDA devices; set compute.processes to their number, "
@@ -117,5 +127,10 @@ def _sharding(runtime: RuntimeSettings, device: str, share: Share, layer: str) -
         return {"deepspeed": runtime.deepspeed}
     if not runtime.fsdp:
         return {}
-    config = {"transformer_layer_cls_to_wrap": [layer]} | orjson.loads(Path(runtime.fsdp).read_bytes())
-    return {"fsdp": True, "fsdp_config": config}
+    own = {"transformer_layer_cls_to_wrap": [layer], "state_dict_type": WHOLE_STATES} | own
+    if own["state_dict_type"] != WHOLE_STATES:
+        raise ConfigError(
+            f"training.runtime.fsdp: state_dict_type {own['state_dict_type']!r}: a killed training can only be resumed "
+            f"from {WHOLE_STATES}; leave it out"
+        )
+    return {"fsdp": True, "fsdp_config": own}

@@ -2,13 +2,46 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import orjson
 import transformers
 
+from vsel_platform.config_training import LoraSettings, RuntimeSettings
 from vsel_platform.errors import ConfigError
 from vsel_platform.models.family_adapter import FamilyAdapter
 from vsel_platform.models.llava import LlavaAdapter
+
+ZERO_3 = (
+    "training.runtime: under ZeRO-3 the vision tower cannot be trained; set lora.vision.rank to 0, or use FSDP or "
+    "ZeRO-2"
+)
+
+
+def require_possible(settings: LoraSettings, runtime: RuntimeSettings) -> None:
+    """Raises ConfigError for what `kept_whole` would refuse of any model, before one is loaded."""
+    configuration = configuration_of(runtime, "deepspeed")
+    if settings.vision.rank and configuration.get("zero_optimization", {}).get("stage") == 3:
+        raise ConfigError(ZERO_3)
+
+
+def configuration_of(runtime: RuntimeSettings, kind: Literal["deepspeed", "fsdp"]) -> dict[str, Any]:
+    """What stands in a configuration file of the runtime, {} if none is named. Raises ConfigError if it is not there or
+    no JSON object."""
+    name = getattr(runtime, kind)
+    if name is None:
+        return {}
+    file = Path(name)
+    if not file.is_file():
+        raise ConfigError(f"training.runtime.{kind}: no file {file}")
+    try:
+        found = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"training.runtime.{kind}: {file} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"training.runtime.{kind}: {file} holds no JSON object")
+    return found
 
 
 @contextmanager
@@ -27,10 +60,7 @@ def kept_whole(model: LlavaAdapter | FamilyAdapter, *, zero_stage: int = 0) -> I
             "and lora.projector_learning_rate to 0"
         )
     if model.tower_gradients and zero_stage == 3:
-        raise ConfigError(
-            "training.runtime: under ZeRO-3 the vision tower cannot be trained; set lora.vision.rank to 0, or use FSDP "
-            "or ZeRO-2"
-        )
+        raise ConfigError(ZERO_3)
     frozen = _names(model)
     modules: dict[str, Any] = {name: inner._modules.pop(name) for name in frozen if name in inner._modules}
     tensors: dict[str, Any] = {name: inner._parameters.pop(name) for name in frozen if name in inner._parameters}

@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from vsel_platform.config_training import LoraSettings
 from vsel_platform.errors import DataError
-from vsel_platform.models.images import ImageProvider
+from vsel_platform.models.images import ContentFailure, ImageProvider
 from vsel_platform.models.llava import LlavaAdapter
 from vsel_platform.models.vlm import ConversationRow, RenderedRow, ShownImage
 from vsel_platform.ranks import Share
-from vsel_platform.training.examples import Example, usable_rows
+from vsel_platform.training.examples import Example, nothing_to_learn, usable_rows
 from vsel_platform.training.schedule import StepPlan, step_plan
 from vsel_platform.training.self_questioning import drawn_questions, target_weights, with_questions_asked
 from vsel_platform.training.step_images import LoadedImages, StepImages
 from vsel_platform.training.trainer import StepRows
+from vsel_platform.training.unusable import UNREADABLE, UnusableLimit
 
 if TYPE_CHECKING:
     from vsel_platform.models.family_adapter import FamilyAdapter
@@ -41,10 +42,11 @@ class StepLoader:
     ) -> None:
         self._model, self._settings, self._share = model, settings, share
         usable = usable_rows(rows, self._length, settings.max_unusable)
-        self.rows, self.left_out = usable.rows, usable.left_out
+        self.rows = usable.rows
         self.plan: StepPlan = step_plan(
             usable.lengths, [bool(row.images) for row in usable.rows], settings, world=share.world
         )
+        self.limit = UnusableLimit(usable.left_out, len(rows), len(self.plan.rows), settings.max_unusable)
         self.steps = [own[share.rank] for own in self.plan.steps]
         self._images = StepImages(model, images, trained=model.tower_gradients, keep_bytes=keep_bytes)
 
@@ -54,22 +56,25 @@ class StepLoader:
         images = self._images.load([image for row, _ in own for image in row.images])
         for row, _ in self.steps[number + 1] if number + 1 < len(self.steps) else ():
             self._images.ahead(self.rows[row].images)
-        found = [(row.sample_id, self._example(row, epoch, images)) for row, epoch in own]
-        examples = [example for _, example in found if example is not None]
-        failed = tuple(name for name, example in found if example is None)
+        found = [self._example(row, epoch, images) for row, epoch in own]
+        examples = [example for example in found if isinstance(example, Example)]
+        failed = tuple(failure for failure in found if isinstance(failure, ContentFailure))
         weight = self._settings.self_questioning.question_weight
         weights = [target_weights(example.rendered, weight) for example in examples]
         units = normalise(weights, self._settings.mean_rows)
         return StepRows(examples, weights, units, [e.rendered.asked_targets for e in examples], images, failed)
 
-    def _example(self, row: ConversationRow, epoch: int, images: LoadedImages) -> Example | None:
-        if any(image in images.failed for image in row.images):
-            return None
+    def _example(self, row: ConversationRow, epoch: int, images: LoadedImages) -> Example | ContentFailure:
+        broken = next((images.failed[image] for image in row.images if image in images.failed), None)
+        if broken is not None:
+            return ContentFailure(row.sample_id, broken.reason, f"image {broken.content_id}: {broken.detail}")
         try:
             rendered = self._render(row, epoch, self._shown(row, images))
-        except DataError:
-            return None
-        return Example(row.sample_id, rendered, tuple(row.images)) if rendered.n_targets else None
+        except DataError as error:
+            return ContentFailure(row.sample_id, UNREADABLE, str(error))
+        if not rendered.n_targets:
+            return nothing_to_learn(row.sample_id)
+        return Example(row.sample_id, rendered, tuple(row.images))
 
     def _shown(self, row: ConversationRow, images: LoadedImages) -> list[ShownImage]:
         own = [images.shown[image] for image in row.images]

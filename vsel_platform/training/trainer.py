@@ -4,27 +4,25 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 import torch
 import transformers
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 
 from vsel_platform.errors import ModelError, OutOfMemoryError
 from vsel_platform.models.batching import BatchLimits, free_memory, is_out_of_memory, token_batches
+from vsel_platform.models.images import ContentFailure
 from vsel_platform.models.prototype_usage import PrototypeUsage, mean_usage
 from vsel_platform.training.examples import Example
-from vsel_platform.training.history import History
+from vsel_platform.training.gradients import require_gradients
+from vsel_platform.training.resumable import ResumableTrainer
 from vsel_platform.training.rows_loss import Part, RowsLoss
 from vsel_platform.training.step_images import LoadedImages
+from vsel_platform.training.unusable import UnusableLimit
 
-TRAINABLE_FILE = "trainable.safetensors"
-HISTORY_FILE = "history.json"
 USAGE_EVERY = 50
 """Prototypes are looked at every so many steps."""
 
@@ -34,8 +32,8 @@ class StepRows:
     """This process's rows of an optimiser step and their images.
 
     weights: float32 [targets] of every row. units: the loss is the sum of weighted losses over the sum of all
-    processes' units. is_question: bool [targets] of every row, targets that the virtual user says. failed: ids of rows
-    that cannot be learned from after all.
+    processes' units. is_question: bool [targets] of every row, targets that the virtual user says. failed: rows that
+    cannot be learned from after all, by id.
     """
 
     rows: list[Example]
@@ -43,7 +41,7 @@ class StepRows:
     units: float
     is_question: list[NDArray[np.bool_]]
     images: LoadedImages
-    failed: tuple[str, ...] = ()
+    failed: tuple[ContentFailure, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -51,9 +49,10 @@ class StepRows:
         return sum(len(row.rendered) for row in self.rows)
 
 
-class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers has no types
+class RowsTrainer(ResumableTrainer):
     """Trains a `RowsLoss`. One batch of its loader is this process's share of one optimiser step. `groups` gives the
-    optimiser's groups of parameters, `factor` what their rates are multiplied with at a step (from 0).
+    optimiser's groups of parameters, `factor` what their rates are multiplied with at a step (from 0), `limit` how many
+    rows may fail.
 
     The rows of a step pass in parts of at most `batch_tokens` tokens, whose gradients add up to that of the weighted
     mean over all targets; when memory is short, in smaller parts. A part's size changes no result but rounding.
@@ -69,22 +68,20 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         groups: Callable[[], list[dict[str, Any]]],
         factor: Callable[[int], float],
         batch_tokens: int,
+        limit: UnusableLimit,
         callbacks: list[transformers.TrainerCallback],
     ) -> None:
         self.optimizer: Any
         self.lr_scheduler: Any
         super().__init__(model=model, args=args, train_dataset=range(n_steps), callbacks=callbacks)
         self.remove_callback(transformers.PrinterCallback)
-        self.history = History()
-        self.failed: set[str] = set()
         self._rows_loss = model
         self._load, self._groups, self._factor = load, groups, factor
-        self._batch_tokens = batch_tokens
+        self._batch_tokens, self._limit = batch_tokens, limit
         self._limits = BatchLimits()
         self._checked = False
         # A step's time is that since the end of the one before: pictures and the optimiser's work belong to it.
         self._ended = 0.0
-        self._logged = 0
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW of the groups; made late, because what shards a model replaces its parameters."""
@@ -107,7 +104,7 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
 
     def _step(self, numbers: Sequence[int]) -> StepRows:
         step = self._load(numbers[0])
-        self.failed |= set(step.failed)
+        self.failed |= {failure.content_id: failure for failure in step.failed}
         return step
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
@@ -125,36 +122,28 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         start = self._ended or time.perf_counter()
         model.train()
         step: StepRows = inputs
-        units = self._together([step.units])[0]
+        has_images = any(row.images for row in step.rows)
+        units, n_failed, have_images = self._together([step.units, len(self.failed), has_images])
+        if self._limit.exceeded(int(n_failed)):  # a row may have failed in several processes, in one epoch each
+            self._limit.check(self.failed_of_all().values())
         if not units:
             return torch.zeros((), device=self.args.device)
-        while True:
-            try:
-                loss, nll = self._accumulate(model, step, units)
-                break
-            except _PartTooLargeError as error:
-                self._limits.lower("training", error.tokens // 2)
-            free_memory()
-            model.zero_grad()
-        self._check_gradients(step)
+        with self._gradients_checked() if have_images else nullcontext():
+            loss, nll = self._all_parts(model, step, units)
         self._fill_gradients()
         self._ended = time.perf_counter()
         self._record(step, units, loss, nll, self._ended - start)
         return torch.tensor(loss, device=self.args.device)
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Tell the trackers; what transformers measures itself are values of this process."""
-        if "loss" in logs and len(self.history.loss) > self._logged:  # else it is the summary at the end
-            logs |= self.history.means(self._logged)
-            self._logged = len(self.history.loss)
-        super().log(logs, start_time)
-
-    def _together(self, values: Sequence[float]) -> list[float]:
-        """Sums over all processes."""
-        if self.accelerator.num_processes == 1:
-            return list(values)
-        mine = torch.tensor([list(values)], dtype=torch.float64, device=self.args.device)
-        return [float(value) for value in self.accelerator.gather(mine).sum(dim=0)]
+    def _all_parts(self, model: Any, step: StepRows, units: float) -> tuple[float, NDArray[np.float32]]:
+        """What `_accumulate` gives, with parts that fit into memory."""
+        while True:
+            try:
+                return self._accumulate(model, step, units)
+            except _PartTooLargeError as error:
+                self._limits.lower("training", error.tokens // 2)
+            free_memory()
+            model.zero_grad()
 
     def _accumulate(self, model: Any, step: StepRows, units: float) -> tuple[float, NDArray[np.float32]]:
         """Gradients of this process's share; its part of the loss, and the loss of every target [nat]."""
@@ -206,7 +195,8 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed takes a step with the last part alone
         with nullcontext() if last or world == 1 else self.accelerator.no_sync(model):
             loss, nll = model(part)
-            self.accelerator.backward(loss * (world / units))
+            if loss.requires_grad:  # not where only images reach what is trained, and the part has none
+                self.accelerator.backward(loss * (world / units))
         return float(loss.detach()) / units, nll
 
     def _explain_memory(self, error: Exception, step: StepRows, chosen: Sequence[int], world: int) -> None:
@@ -225,17 +215,17 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
             "gradient_checkpointing on or use a device with more memory"
         ) from error
 
-    def _check_gradients(self, step: StepRows) -> None:
-        """After the first step with an image: every tensor that is trained has a gradient."""
-        if self._checked or self.is_deepspeed_enabled or self.is_fsdp_enabled or not any(r.images for r in step.rows):
+    @contextmanager
+    def _gradients_checked(self) -> Iterator[None]:
+        """In the first step with an image in any process: every tensor that is trained gets a gradient in one of them.
+        What shares a model out replaces its tensors, so nothing is looked at there."""
+        if self._checked or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            yield
             return
-        self._checked = True
-        missing = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
-        if missing:
-            raise ModelError(
-                f"training: {len(missing)} tensors that shall be trained get no gradient: {', '.join(missing[:5])}. "
-                "Narrow targets of lora or lora.vision down to layers that the loss depends on"
-            )
+        self._checked, found = True, set[str]()
+        with self._rows_loss.gradients_watched(found):
+            yield
+        require_gradients(self.model, set(self._everyone(sorted(found))))
 
     def _fill_gradients(self) -> None:
         """Where a step without images gives none, 0: AdamW else counts the steps of such tensors apart, and a process
@@ -257,34 +247,6 @@ class RowsTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers h
         history.rows.append(int(rows))
         history.tokens.append(int(tokens))
         history.seconds.append(seconds)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Only what is trained, the rest is the base model's; and the history."""
-        if not self.args.should_save:
-            return
-        state = self.model.state_dict() if state_dict is None else state_dict
-        trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
-        directory = Path(output_dir or str(self.args.output_dir))
-        directory.mkdir(parents=True, exist_ok=True)
-        save_file({n: t.contiguous() for n, t in state.items() if n in trained}, directory / TRAINABLE_FILE)
-        (directory / HISTORY_FILE).write_bytes(orjson.dumps([asdict(self.history), sorted(self.failed)]))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        directory = Path(resume_from_checkpoint)
-        state = load_file(directory / TRAINABLE_FILE)
-        if self.is_fsdp_enabled:
-            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-            set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, strict=False))
-        else:
-            self.model.load_state_dict(state, strict=False)
-
-    def recall(self, directory: Path) -> None:
-        """Take up the history that lies with a state."""
-        stored, failed = orjson.loads((directory / HISTORY_FILE).read_bytes())
-        self.failed, self._logged = set(failed), len(stored["loss"])
-        for name, values in stored.items():
-            setattr(self.history, name, [math.nan if value is None else value for value in values])
 
 
 class _PartTooLargeError(Exception):

@@ -53,10 +53,18 @@ def output(file, *arguments):
 def test_the_leaderboard_is_printed_as_a_table_as_json_and_as_a_page(project, tmp_path):
     assert "| random |" in output(project, "leaderboard", "held_out")
     boards = json.loads(output(project, "leaderboard", "held_out", "--json"))
-    assert [board["measure"] for board in boards] == ["exact_match", "loss"]
+    assert [(board["dataset"], board["measure"]) for board in boards] == [("shapes", "exact_match"), ("shapes", "loss")]
+    assert [row["earlier"] for board in boards for row in board["rows"]] == [[], []]
     page = tmp_path / "page.html"
     output(project, "leaderboard", "held_out", "--page", str(page))
     assert "<h1>Leaderboard: held_out</h1>" in page.read_text()
+
+
+def test_rows_name_their_recipes_of_an_earlier_state():
+    board = {"measure": "loss", "rows": ({"label": "a", "recipes": ("x", "y")}, {"label": "b", "recipes": ("z",)})}
+    marked = evaluation._marked(board, ["y"])
+    assert [(row["label"], row["earlier"]) for row in marked["rows"]] == [("a", ["y"]), ("b", [])]
+    assert marked["measure"] == "loss"
 
 
 def test_a_leaderboard_of_nothing_says_what_to_do(tmp_path_factory):
@@ -72,6 +80,37 @@ def test_upload_writes_the_server_s_files(project, tmp_path):
     assert set(stored) == {"v1_0", "v1_1", "v1_2"}
     error = invoke(project, "upload", "held_out", "random", "--to", str(tmp_path / "none")).exception
     assert isinstance(error, EvaluationError) and "no server" in str(error)
+
+
+def test_answers_of_another_state_are_not_given_away(project, tmp_path):
+    for name in ("random", "base"):
+        changed = changed_copy(project, "max_new_tokens: 4", "max_new_tokens: 5")
+        for command, benchmark in (("upload", "own"), ("lmms-export", "pope")):
+            error = invoke(changed, command, benchmark, name, "--to", str(tmp_path / command)).exception
+            assert isinstance(error, EvaluationError), error
+            assert f"no answers of {name}, as it is now, to {benchmark}; run `vsel run --train`" in str(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def changed_copy(project, old, new):
+    """A project file beside `project`, with the same store."""
+    text = project.read_text()
+    assert old in text
+    file = project.with_name("changed.yaml")
+    file.write_text(text.replace(old, new))
+    return file
+
+
+def test_a_part_of_the_questions_is_not_uploaded(project, tmp_path):
+    part = changed_copy(project, "format: jsonl,", "format: jsonl, rows: 2,")
+    assert invoke(part, "run", "random", "--engine", "--train").exit_code == 0
+    error = invoke(part, "upload", "own", "random", "--to", str(tmp_path / "up")).exception
+    assert "benchmarks.own.rows leaves 1 questions out" in str(error)
+    assert isinstance(error, EvaluationError)
+    whole = changed_copy(project, "format: jsonl,", "format: jsonl, rows: 3,")
+    assert invoke(whole, "run", "random", "--engine", "--train").exit_code == 0
+    output(whole, "upload", "own", "random", "--to", str(tmp_path / "up"))
+    assert invoke(project, "run", "random", "--engine", "--train").exit_code == 0
 
 
 def test_answers_go_to_lmms_eval_and_come_back(project, tmp_path):

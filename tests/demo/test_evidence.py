@@ -8,7 +8,6 @@ from vsel_platform.demo import evidence
 from vsel_platform.demo.evidence import METHODS, Plan, chunks, recipes, write_evidence_project
 from vsel_platform.errors import ConfigError
 from vsel_platform.methods.registry import method_names
-from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.leaderboard import label_of
 
 SMALL = Plan(methods=("presel", "ccs"), budgets=(5.0, 2.5), seeds=2, random_seeds=5)
@@ -33,7 +32,7 @@ def test_every_method_budget_and_seed_is_a_recipe():
 
 def test_labels_tell_methods_random_and_full_data_apart():
     project = project_of(SMALL)
-    labels = {label_of(Context(project), recipe) for recipe in project.recipes.values()}
+    labels = {label_of(recipe) for recipe in project.recipes.values()}
     assert labels == {"presel", "ccs", "random", "full"}
 
 

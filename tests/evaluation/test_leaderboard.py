@@ -137,3 +137,12 @@ def test_it_is_plain_values_for_json(answers):
     found = json.loads(json.dumps(leaderboard(with_full(answers), answers.clusters).to_dict()))
     assert found["rows"][0]["label"] == "good"
     assert {one["budget"] for one in found["seed_noise"]} == {5.0, 20.0, 100.0}
+
+
+def test_a_board_names_its_dataset_and_what_was_noted_before():
+    answers = Answers(np.random.default_rng(0))
+    runs = answers.runs({"a": 0.0}, (5.0,), random=1)
+    board = leaderboard(runs, answers.clusters, dataset="shapes", notes=["first"], n_resamples=50)
+    assert (board.dataset, board.notes[0]) == ("shapes", "first")
+    assert len(board.notes) == 1 + len(leaderboard(runs, answers.clusters, n_resamples=50).notes)
+    assert board.to_dict()["dataset"] == "shapes"

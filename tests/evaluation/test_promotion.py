@@ -32,7 +32,7 @@ def test_a_candidate_worse_beyond_the_interval_is_kept_out(answers):
 
 def test_an_equal_candidate_is_promoted_where_the_benchmark_sees_enough(answers):
     same = answers.measure()
-    assert decide([same], [same], answers.clusters, max_loss=0.0).ruling == "promote"
+    assert decide([same], [same], answers.clusters, max_loss=1.0).ruling == "promote"
     found = decide([answers.measure()], [answers.measure()], answers.clusters)
     assert found.low < 0 < found.high
     assert found.ruling == "promote"
@@ -84,6 +84,44 @@ def test_spread_between_seeds_widens_the_interval():
     assert (several.candidate_seeds, several.champion_seeds) == (3, 3)
     assert several.high - several.low > one.high - one.low
     assert "One seed each" not in several.reason
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.0, "wrong"), (1.0, "right"), (0.4, "alike on every question")])
+@pytest.mark.parametrize(("n", "ruling"), [(25, "keep"), (71, "keep"), (72, "promote"), (400, "promote")])
+def test_without_any_spread_the_number_of_clusters_says_what_is_ruled_out(share, told, n, ruling):
+    right = (np.arange(n) < share * n).astype(float)
+    one = ratio_measure("exact match", right, np.ones(n))
+    found = decide([one], [one], [str(i) for i in range(n)])
+    half = 100 * (1 - 0.025 ** (1 / n))
+    assert (found.difference, found.low, found.high) == pytest.approx((0, -half, half))
+    assert found.ruling == ruling
+    assert told in found.reason
+    assert ("is not ruled out" in found.reason) == (ruling == "keep")
+
+
+def test_all_right_against_all_wrong_is_better_without_spread():
+    n = 30
+    wrong, right = (ratio_measure("exact match", np.full(n, share), np.ones(n)) for share in (0.0, 1.0))
+    found = decide([right], [wrong], [str(i) for i in range(n)])
+    assert (found.ruling, found.difference, found.high) == ("promote", 100, 100)
+    assert 85 < found.low < 90
+    assert found.reason.startswith("All answers were alike: right of the candidate, wrong of the champion.")
+    assert decide([wrong], [right], [str(i) for i in range(n)]).ruling == "keep"
+
+
+def test_only_clusters_that_count_rule_a_loss_out():
+    n = 100
+    counts = (np.arange(n) < 30).astype(float)
+    one = ratio_measure("exact match", np.zeros(n), counts)
+    assert decide([one], [one], [str(i) for i in range(n)]).low == pytest.approx(-100 * (1 - 0.025 ** (1 / 30)))
+
+
+def test_equal_losses_have_no_interval_and_keep_the_champion(answers):
+    n = len(answers.clusters)
+    one = ratio_measure("loss", np.ones(n), np.ones(n), unit="nat/token", scale=1.0, lower_is_better=True)
+    found = decide([one], [one], answers.clusters)
+    assert (found.ruling, found.low, found.high) == ("keep", None, None)
+    assert "no interval of a difference in nat/token" in found.reason
 
 
 def test_less_is_better_turns_the_difference(answers):

@@ -11,8 +11,9 @@ from small_project import draw, row
 from vsel_platform.errors import ConfigError, NotMaterializedError
 from vsel_platform.evaluation.answering import Answer
 from vsel_platform.pipeline import evaluation, leakage
+from vsel_platform.pipeline.asked import ASKED, asked_under
 from vsel_platform.pipeline.context import Context
-from vsel_platform.pipeline.evaluation import base_is_current, is_answered, is_current, run, run_base
+from vsel_platform.pipeline.evaluation import CODE, base_is_current, is_answered, is_current, run, run_base
 
 BASE = {"recipe": "base", "benchmark": "held_out"}
 
@@ -168,6 +169,68 @@ def test_questions_about_broken_images_are_counted_as_wrong_and_say_why(fresh, p
     assert metrics(ctx)["loss"]["n_questions"] == 3
 
 
+def test_a_question_is_asked_again_when_its_image_is_there_or_is_another_one(fresh, place, asked):
+    rows = [row(200 + i) for i in range(6)]
+    late, other = (place / "images" / rows[i]["image"] for i in range(2))
+    picture = late.read_bytes()
+    late.unlink()
+    ctx = own(fresh, place)
+    assert run_base(ctx, "held_out").failed == 1
+    assert base_is_current(ctx, "held_out")
+    assert is_answered(ctx, None, "held_out")
+    late.write_bytes(picture)
+    draw(other, 999)
+    assert other.stat().st_size != draw_size(place, 201), "sizes tell pictures apart"
+    assert not base_is_current(ctx, "held_out")
+    assert not is_answered(ctx, None, "held_out")
+    asked.clear()
+    result = run_base(ctx, "held_out")
+    assert (result.computed, result.reused, result.failed) == (2, 4, 0)
+    assert sorted(asked) == ["row-200#1", "row-201#1"]
+    assert base_is_current(ctx, "held_out")
+    assert [answer["failure"] for answer in answers(ctx)] == [None] * 6
+
+
+def draw_size(place, seed):
+    draw(place / "first.png", seed)
+    return (place / "first.png").stat().st_size
+
+
+def test_a_failure_in_the_log_of_a_killed_run_is_no_answer(fresh, place, asked):
+    image = place / "images" / row(200)["image"]
+    picture = image.read_bytes()
+    image.unlink()
+    ctx = own(fresh, place)
+    asked.limit = 2
+    with pytest.raises(KilledError):
+        run_base(ctx, "held_out")
+    image.write_bytes(picture)
+    asked.limit = None
+    asked.clear()
+    assert run_base(ctx, "held_out").failed == 0
+    assert "row-200#1" in asked
+
+
+def test_a_wrong_image_root_is_mended_by_the_right_one(fresh, place, asked):
+    wrong = own(fresh, place, image_root=str(place / "typo"))
+    assert run_base(wrong, "held_out").failed == 6
+    ctx = own(fresh, place)
+    assert not base_is_current(ctx, "held_out")
+    assert (run_base(ctx, "held_out").failed, base_is_current(ctx, "held_out")) == (0, True)
+    shutil.copytree(place / "images", place / "moved")
+    moved = own(fresh, place, image_root=str(place / "moved"))
+    assert base_is_current(moved, "held_out")
+    assert is_answered(moved, None, "held_out")
+
+
+def test_another_reading_asks_no_model_though_an_image_is_broken(fresh, place, monkeypatch):
+    (place / "images" / row(200)["image"]).unlink()
+    run_base(own(fresh, place), "held_out")
+    monkeypatch.setattr(evaluation, "_given", lambda *_: pytest.fail("a model was asked"))
+    result = run_base(own(fresh, place, compat="robust"), "held_out")
+    assert (result.computed, result.reused, result.failed) == (0, 6, 1)
+
+
 def test_embedded_images_are_answered_like_files_and_stay_out_of_the_table(fresh, place):
     data = base64.b64encode((place / "images" / row(200)["image"]).read_bytes()).decode()
     rows = [row(200), row(200) | {"id": "embedded", "image": f"data:image/png;base64,{data}"}]
@@ -177,7 +240,7 @@ def test_embedded_images_are_answered_like_files_and_stay_out_of_the_table(fresh
     file, embedded = answers(ctx)
     assert embedded["answer"] == file["answer"]
     assert embedded["loss_sum"] == pytest.approx(file["loss_sum"])
-    assert embedded["cluster"] == "embedded#1"
+    assert len(embedded["cluster"]) == 16, "a hash stands for the picture"
 
 
 def test_losses_are_left_out_on_request(fresh, place):
@@ -196,6 +259,14 @@ def test_a_checkpoint_is_evaluated_and_not_its_base(ctx):
     assert is_current(ctx, "presel:held_out")
     pointer = ctx.store.require("evaluation", {"recipe": "presel", "benchmark": "held_out"})
     assert pointer.inputs == [ctx.store.require("finetuned_checkpoint", {"recipe": "presel"}).reference]
+
+
+def test_evaluations_of_all_models_name_what_was_asked_and_another_reading_is_another(ctx, finished):
+    stored = [ctx.store.require("evaluation", {"recipe": n, "benchmark": "held_out"}) for n in ("base", "presel")]
+    assert [pointer.metadata[ASKED] for pointer in stored] == [asked_under(ctx, "held_out", CODE)] * 2
+    others = ({"benchmarks.held_out.compat": "robust"}, {"benchmarks.held_out.rows": 3}, {"vlm.max_tokens": 99})
+    found = {asked_under(finished.context(own), "held_out", CODE) for own in others}
+    assert len(found | {stored[0].metadata[ASKED]}) == 4
 
 
 def test_an_evaluation_is_of_a_recipe_that_was_trained_on_a_benchmark_that_there_is(fresh):

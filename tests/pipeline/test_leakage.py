@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 from PIL import Image
-from small_project import row, text_row
+from small_project import draw, row, text_row
 
-from vsel_platform.errors import NotMaterializedError
+from vsel_platform.errors import DataError, NotMaterializedError
 from vsel_platform.pipeline import leakage
 from vsel_platform.pipeline.leakage import IMAGE_SIGNAL, PAGE, is_current, run
 from vsel_platform.pipeline.models import embedding_fingerprint
@@ -20,6 +20,8 @@ def place(finished, tmp_path):
     """Files of a benchmark, with the project's pictures."""
     place = tmp_path / "benchmark"
     shutil.copytree(finished.pictures / "images", place / "images")
+    for index in (900, 901):
+        draw(place / "images" / row(index)["image"], index)
     return place
 
 
@@ -144,15 +146,29 @@ def test_a_dataset_without_embeddings_is_searched_without_them_and_says_so(fresh
 
 
 @pytest.mark.parametrize("content", [None, b"no picture"])
-def test_images_that_cannot_be_read_are_left_out_of_the_search(copied, place, content):
+def test_images_that_cannot_be_decoded_or_read_are_left_out_of_the_search_and_counted(copied, place, content):
     image = place / "images" / "broken.png"
     if content is not None:
         image.write_bytes(content)
     asked = [row(900) | {"image": "broken.png"}, row(901) | {"image": row(chosen(copied)[0])["image"]}]
     ctx = copied.context(changes(place, asked))
-    run(ctx, "random")
+    result = run(ctx, "random")
     assert ("row-901#1", "image") in findings(ctx)
     assert not any(name == "row-900#1" for name, _ in findings(ctx))
+    assert result.metadata["own: images not read"] == ("1 of 2" if content is None else "0 of 2")
+    (page,) = (ctx.store.files.read(file.path).decode() for file in ctx.store.require(PAGE, RANDOM).files)
+    assert ("1 of 2 images could not be read" in page) == (content is None)
+
+
+def test_a_search_without_any_image_is_refused_and_made_when_they_are_there(copied, place):
+    setting = changes(place, [row(i) for i in range(3)])
+    wrong = copied.context(setting | {"benchmarks.own.image_root": str(place / "typo")})
+    with pytest.raises(DataError, match=r"benchmarks\.own\.image_root: none of 3 images can be read.*No such file"):
+        run(wrong, "random")
+    ctx = copied.context(setting)
+    run(ctx, "random")
+    assert is_current(ctx, "random")
+    assert not is_current(wrong, "random")
 
 
 def test_a_benchmark_without_pictures_is_searched_by_its_texts(copied, place):

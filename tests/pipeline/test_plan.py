@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 from small_project import row, small_rows
@@ -106,13 +107,21 @@ def test_a_changed_setting_makes_its_stage_stale_and_the_old_value_current_again
         ("compute.threads", 1),
         ("reference.refresh_growth", 0.5),
         ("training.runtime", {"checkpoint_minutes": 0}),
-        ("benchmarks.held_out.image_root", "elsewhere"),
         ("automation.max_attempts", 1),
         ("name", "other"),
     ],
 )
 def test_settings_that_change_no_result_make_nothing_stale(finished, setting, value):
     assert stale(finished, {setting: value}) is None
+
+
+def test_images_of_a_benchmark_may_be_moved_and_are_missed_where_they_are_not(finished, tmp_path):
+    shutil.copytree(finished.pictures / "images", tmp_path / "moved")
+    moved = {"benchmarks.held_out.image_root": str(tmp_path / "moved")}
+    assert stale(finished, moved) is None
+    (tmp_path / "moved" / row(200)["image"]).write_bytes(b"another picture")
+    assert stale(finished, moved) == ("leakage", RECIPES)
+    assert stale(finished, {"benchmarks.held_out.image_root": str(tmp_path / "nowhere")}) == ("leakage", RECIPES)
 
 
 def test_a_changed_source_is_seen_and_its_old_content_is_current_again(copied):

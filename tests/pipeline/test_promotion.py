@@ -3,9 +3,10 @@ from report_store import publish_answers, report_context
 
 from vsel_platform.config import Project
 from vsel_platform.errors import ConfigError, NotMaterializedError
+from vsel_platform.pipeline import evaluation
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.plan import next_steps
-from vsel_platform.pipeline.promotion import PAGE, champion_of, is_current, run
+from vsel_platform.pipeline.promotion import PAGE, champion_of, inputs, is_current, run
 
 TYPICAL = {"recipe": "typical"}
 
@@ -19,7 +20,12 @@ def rival(directory, **rule) -> Context:
 
 
 def right(ctx, recipe, n):
-    publish_answers(ctx, recipe, {"colour": (n, 1.0), "count": (n, 1.0)})
+    """An evaluation of the present state with `n` % right answers."""
+    ctx.store.publish_pointer("finetuned_checkpoint", {"recipe": recipe}, rows=12, data_version=recipe)
+    results = {"colour": (n, 1.0), "count": (n, 1.0)}
+    publish_answers(ctx, recipe, results)
+    wanted = evaluation.inputs(ctx, f"{recipe}:held_out").fingerprint
+    publish_answers(ctx, recipe, results, input_fingerprint=wanted)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +61,7 @@ def test_a_recipe_is_promoted_if_it_is_not_worse_and_a_large_loss_is_ruled_out(
 def test_a_ruling_is_made_again_when_an_evaluation_or_the_rule_changes(tmp_path):
     ctx = rival(tmp_path)
     right(ctx, "typical", 80)
-    with pytest.raises(NotMaterializedError, match="answers of recipe drawn"):
+    with pytest.raises(NotMaterializedError, match=r"recipe drawn, benchmark held_out .*run `vsel run drawn --train`"):
         run(ctx, "typical")
     right(ctx, "drawn", 40)
     assert not is_current(ctx, "typical")
@@ -64,6 +70,20 @@ def test_a_ruling_is_made_again_when_an_evaluation_or_the_rule_changes(tmp_path)
     assert not is_current(rival(tmp_path, margin=1), "typical")
     right(ctx, "drawn", 41)
     assert not is_current(ctx, "typical")
+
+
+def test_evaluations_of_different_states_are_not_compared(tmp_path):
+    ctx = rival(tmp_path)
+    right(ctx, "typical", 80)
+    right(ctx, "drawn", 40)
+    values = ctx.project.model_dump()
+    for change in ({"compat": "robust"}, {"rows": 7}):
+        values["benchmarks"]["held_out"] |= change
+        with pytest.raises(NotMaterializedError, match="recipe typical, benchmark held_out"):
+            inputs(Context(Project.model_validate(values)), "typical")
+    ctx.store.publish_pointer("finetuned_checkpoint", {"recipe": "drawn"}, rows=12, data_version="trained again")
+    with pytest.raises(NotMaterializedError, match="recipe drawn, benchmark held_out"):
+        run(ctx, "typical")
 
 
 def test_a_recipe_without_a_champion_has_no_ruling(tmp_path):

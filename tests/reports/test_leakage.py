@@ -20,6 +20,12 @@ def test_the_page_lists_findings_and_loads_nothing():
     assert "rows that show it" in page
 
 
+def test_images_that_could_not_be_read_are_told():
+    page = leakage_page(leaks(), benchmark="b", dataset="d", n_images=1200, n_unread=7)
+    assert "7 of 1,200 images could not be read, and were not looked for." in page
+    assert "could not be read" not in leakage_page(leaks(), benchmark="b", dataset="d", n_images=1200)
+
+
 def test_beyond_two_hundred_findings_the_rest_is_counted():
     page = leakage_page(leaks(150), benchmark="b", dataset="d")
     assert page.count("<tr>") == 5 + 1 + MAX_FINDINGS

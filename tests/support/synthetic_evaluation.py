@@ -3,7 +3,7 @@
 from typing import Any
 
 import pyarrow as pa
-from synthetic_store import BENCHMARK, RECIPE, TASKS, image, sample
+from synthetic_store import BENCHMARK, DATASET, RECIPE, TASKS, image, sample
 
 from vsel_platform.storage.store import Store
 from vsel_platform.tables import TABLES
@@ -67,7 +67,14 @@ def _metric(measure: str, position: int, category: str, value: float, n_question
 def _comparisons(store: Store, lineage: dict[str, Any]) -> None:
     """Leaderboard, leakage and ruling."""
     board = dict.fromkeys(TABLES["leaderboard"].column_names)
-    board |= {"measure": "exact_match", "unit": "percent", "budget": 15.0, "n_rows": 6, "n_seeds": 1}
+    board |= {
+        "dataset": DATASET,
+        "measure": "exact_match",
+        "unit": "percent",
+        "budget": 15.0,
+        "n_rows": 6,
+        "n_seeds": 1,
+    }
     rows = [
         board | {"label": "presel", "recipes": [RECIPE], "value": 42.5, "verdict": "better than random", "rank": 1},
         board | {"label": "random", "recipes": ["random15"], "value": 20.0, "verdict": "random", "rank": 2},

@@ -1,8 +1,9 @@
 """Commands about evaluations: leaderboard, upload, lmms-export, lmms-import, evidence."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,15 +39,23 @@ def leaderboard(
     recipes = [*compared_recipes(ctx, benchmark), *earlier]
     if not recipes:
         raise EvaluationError(f"no trained recipe has answered {benchmark}; run `vsel run --train`")
-    boards = boards_of(ctx, read_benchmark(ctx, benchmark), recipes)
+    found = read_benchmark(ctx, benchmark)
+    boards = boards_of(ctx, found, recipes)
     if earlier:
         typer.echo(f"of an earlier state of their selection: {', '.join(earlier)}; run `vsel run --train`", err=True)
     if json:
-        print_json([board.to_dict() for board in boards])
+        print_json([_marked(board.to_dict(), earlier) for board in boards])
     else:
-        say("\n".join(leaderboard_markdown(board) for board in boards))
+        say(leaderboard_markdown(boards))
     if page is not None:
-        page.write_text(leaderboard_page(boards[0], title=f"Leaderboard: {benchmark}"), "utf-8")
+        headline = [board for board in boards if board.measure == found.format.headline]
+        page.write_text(leaderboard_page(headline, title=f"Leaderboard: {benchmark}"), "utf-8")
+
+
+def _marked(board: dict[str, Any], earlier: Collection[str]) -> dict[str, Any]:
+    """A board whose rows name, as `earlier`, their recipes that were evaluated in an earlier state of the selection."""
+    rows = [row | {"earlier": [name for name in row["recipes"] if name in earlier]} for row in board["rows"]]
+    return board | {"rows": rows}
 
 
 @app.command(epilog="Example: vsel upload vqav2_test presel_15 --to uploads")
@@ -58,10 +67,11 @@ def upload(
 ) -> None:
     """Write the files that a benchmark's server takes."""
     from vsel_platform.pipeline.benchmarks import read_benchmark
-    from vsel_platform.pipeline.measured import stored_texts
+    from vsel_platform.pipeline.measured import require_answers, stored_texts
 
     ctx = open_context(project)
     found = read_benchmark(ctx, benchmark)
+    require_answers(ctx, found, recipe, whole=True)
     files = found.format.upload(found.questions, stored_texts(ctx, found, recipe))
     if not files:
         raise EvaluationError(f"benchmark {benchmark}: {found.settings.format} has no server to upload to")
@@ -82,11 +92,14 @@ def lmms_export(
     """Write answers in the form of lmms-eval's sample logs."""
     from vsel_platform.evaluation.lmms_eval import export_samples, find_task
     from vsel_platform.pipeline.benchmarks import read_benchmark
-    from vsel_platform.pipeline.measured import stored_judgements, stored_texts
+    from vsel_platform.pipeline.measured import require_answers, stored_texts
 
     ctx = open_context(project)
     found = read_benchmark(ctx, benchmark)
-    texts, judgements = stored_texts(ctx, found, recipe), stored_judgements(ctx, found, recipe)
+    require_answers(ctx, found, recipe)
+    texts = stored_texts(ctx, found, recipe)
+    # Stored judgements may be of another `compat`.
+    judgements = found.format.judge(found.questions, texts, found.settings.compat)
     data = export_samples(find_task(found.settings.format, task), found.questions, texts, judgements)
     to.write_bytes(data)
     say(f"{to}: {sum(text is not None for text in texts):,} answers")

@@ -81,9 +81,11 @@ class RandomBand:
 class Leaderboard:
     """Rows by budget and rank, full data last. n_comparisons: with random. critical: c of the adjusted intervals.
 
-    seed_noise: by budget. notes: what a reader must know before believing the rows.
+    dataset: that all rows were selected from. seed_noise: by budget. notes: what a reader must know before believing
+    the rows.
     """
 
+    dataset: str
     measure: str
     group: str
     unit: str
@@ -109,11 +111,14 @@ def leaderboard(
     runs: Sequence[Run],
     clusters: Sequence[str],
     *,
+    dataset: str = "",
+    notes: Sequence[str] = (),
     budget_unit: BudgetUnit = "percent",
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Leaderboard:
-    """The leaderboard of runs that answered the same questions; `clusters` has the cluster of every question.
+    """The leaderboard of runs on selections of one dataset that answered the same questions; `clusters` has the
+    cluster of every question. `notes` stand before its own.
 
     Independent of the order of the runs. Raises DataError for runs that cannot be compared (see `group_runs`), and if
     full data stands at several budgets.
@@ -132,6 +137,7 @@ def leaderboard(
     rows.sort(key=lambda row: (row.budget, row.label == FULL, row.rank or math.inf, row.label))
     contest = [group for group in groups.values() if group.label != FULL and math.isfinite(group.value)]
     return Leaderboard(
+        dataset=dataset,
         measure=first.name,
         group=first.group,
         unit=first.unit,
@@ -146,7 +152,7 @@ def leaderboard(
         bands=tuple(_band(group) for group in contest if group.label == RANDOM),
         agreements=tuple(agreements(contest)),
         seed_noise=noise,
-        notes=tuple(_notes(groups, noise, n_clusters, "%" if budget_unit == "percent" else " rows")),
+        notes=(*notes, *_notes(groups, noise, n_clusters, "%" if budget_unit == "percent" else " rows")),
     )
 
 

@@ -11,6 +11,15 @@ turned so that positive is better. Two readings are possible, and neither will d
 So both ends have a say. A candidate is promoted if it is not shown to be worse (upper end >= -margin) and a loss that
 would matter is ruled out (lower end >= -max_loss). An interval too wide to rule such a loss out keeps the champion,
 and the reason asks for more questions or seeds. With max_loss = margin the rule is non-inferiority.
+
+Where candidate and champion differ alike on every question there is nothing to resample: all answers of either are
+right, or all wrong, or both are right on the same questions. The bootstrap would give an interval without width, which
+claims too much: that n clusters show no other difference leaves open that a share of up to 1 - 0.025^(1/n) of all
+clusters has one (97.5 % bound of the exact binomial, Clopper and Pearson, Biometrika 26 (1934) 404), of at most 100
+percent points each. So the interval of a share is estimate +- 100 (1 - 0.025^(1/n)) percent points: 13.7 with 25
+clusters, below 5 from 72 on. Equal models are so promoted where the benchmark is large enough to rule the loss out, by
+the same rule as all others, whether they stand at 0, 40 or 100 %. A metric in another unit has no such bound: its
+interval is not defined, and the champion stays.
 """
 
 import math
@@ -24,13 +33,15 @@ from numpy.typing import NDArray
 from vsel_platform.errors import ConfigError, DataError
 from vsel_platform.evaluation.benchmark import Measure
 from vsel_platform.evaluation.seed_noise import SeedNoise, pooled
-from vsel_platform.evaluation.statistics import cluster_numbers, difference_of, resampled
+from vsel_platform.evaluation.statistics import LEVEL, cluster_numbers, difference_of, resampled
 
 N_RESAMPLES = 4_000
 MARGIN = 0.0
 MAX_LOSS = 5.0
 MIN_CLUSTERS = 20
 """Fewer clusters of questions are too few to resample: the champion stays."""
+NO_SPREAD = 1e-9
+"""Width of an interval that has none but for rounding."""
 
 Ruling = Literal["promote", "keep"]
 
@@ -99,7 +110,10 @@ def decide(
     away = _draws(draws, len(candidate), noise, np.random.default_rng([seed, 1]))
     found = difference_of(sign * (means[0] - means[1]), sign * away)
     ends = (found.low, found.high) if n_clusters >= MIN_CLUSTERS else (math.nan, math.nan)
-    ruling, reason = _rule(found.estimate, *ends, margin, max_loss, difference_unit(first.unit))
+    alike = _alike(candidate, champion) if ends[1] - ends[0] <= NO_SPREAD else ""
+    if alike:
+        ends = _without_spread(found.estimate, first.unit, _counting_clusters((*candidate, *champion), clusters))
+    ruling, reason = _rule(found.estimate, *ends, margin, max_loss, difference_unit(first.unit), alike)
     if n_clusters < MIN_CLUSTERS:
         reason = f"The benchmark has {n_clusters} clusters of questions, fewer than {MIN_CLUSTERS}; the champion stays."
     elif noise is None:
@@ -153,8 +167,40 @@ def _draws(
     return away
 
 
-def _rule(difference: float, low: float, high: float, margin: float, max_loss: float, unit: str) -> tuple[Ruling, str]:
-    """The ruling and its reason; see the top of this module."""
+def _alike(candidate: Sequence[Measure], champion: Sequence[Measure]) -> str:
+    """What leaves nothing to resample, as a sentence."""
+    values = {one.estimate for one in (*candidate, *champion)}
+    if values <= {0.0, 100.0} and candidate[0].unit == "percent":
+        sides = ("wrong" if side[0].estimate == 0 else "right" for side in (candidate, champion))
+        return "All answers were alike: {} of the candidate, {} of the champion.".format(*sides)
+    return "Candidate and champion were alike on every question."
+
+
+def _counting_clusters(measures: Sequence[Measure], clusters: Sequence[str]) -> int:
+    """Clusters with a question that counts in the metric."""
+    counting = np.any([one.statistics.any(axis=1) for one in measures], axis=0)
+    return len({cluster for cluster, counts in zip(clusters, counting, strict=True) if counts})
+
+
+def _without_spread(estimate: float, unit: str, n_clusters: int) -> tuple[float, float]:
+    """Ends of the interval where there is nothing to resample; see the top of this module."""
+    if unit != "percent":
+        return math.nan, math.nan
+    half = 100 * (1 - ((1 - LEVEL) / 2) ** (1 / n_clusters))
+    return max(estimate - half, -100.0), min(estimate + half, 100.0)
+
+
+def _rule(
+    difference: float, low: float, high: float, margin: float, max_loss: float, unit: str, alike: str
+) -> tuple[Ruling, str]:
+    """The ruling and its reason; see the top of this module. `alike`: why there is nothing to resample."""
+    ruling, reason = _ruled(difference, low, high, margin, max_loss, unit)
+    if alike and math.isnan(low):
+        reason = f"There is no interval of a difference in {unit} without any spread; the champion stays."
+    return ruling, f"{alike} {reason}".strip()
+
+
+def _ruled(difference: float, low: float, high: float, margin: float, max_loss: float, unit: str) -> tuple[Ruling, str]:
     if math.isnan(low) or math.isnan(high):
         return "keep", "The difference is not defined, as the metric has no value on some answers; the champion stays."
     form = "+.2f" if unit in ("percent points", "points") else "+.4f"

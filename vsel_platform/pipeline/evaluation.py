@@ -9,12 +9,14 @@ from typing import Any
 import pyarrow as pa
 
 from vsel_platform.config_evaluation import BASE
+from vsel_platform.errors import NotMaterializedError
 from vsel_platform.evaluation.answering import Answer, answer_questions, question_row
-from vsel_platform.evaluation.benchmark import Judgement, Measure
+from vsel_platform.evaluation.benchmark import Judgement, Measure, Question
 from vsel_platform.evaluation.metric_rows import loss_measures, metric_rows, summary
 from vsel_platform.evaluation.self_questioning import answer_with_self_questions
 from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline.artifacts import fetched
+from vsel_platform.pipeline.asked import ASKED, asked_under, image_state, usable_answers
 from vsel_platform.pipeline.benchmarks import (
     Benchmark,
     benchmark_fingerprint,
@@ -32,7 +34,7 @@ from vsel_platform.signals.windows import WINDOW_ROWS, WindowOptions
 from vsel_platform.storage.pointers import Pointer
 from vsel_platform.tables import TABLES
 
-CODE = "evaluation-3"
+CODE = "evaluation-4"
 
 
 def base_inputs(ctx: Context, benchmark: str) -> Inputs:
@@ -43,24 +45,36 @@ def base_inputs(ctx: Context, benchmark: str) -> Inputs:
 def inputs(ctx: Context, key: str) -> Inputs:
     """What `evaluation` reads: the checkpoint and the benchmark."""
     recipe, benchmark = split_key(ctx, key)
-    return inputs_of([ctx.store.require("finetuned_checkpoint", {"recipe": recipe})], **_settings(ctx, benchmark))
+    return _inputs(ctx, recipe, _settings(ctx, benchmark))
+
+
+def _inputs(ctx: Context, recipe: str, settings: dict[str, Any]) -> Inputs:
+    return inputs_of([ctx.store.require("finetuned_checkpoint", {"recipe": recipe})], **settings)
 
 
 def _settings(ctx: Context, benchmark: str) -> dict[str, Any]:
     evaluation = ctx.project.evaluation
-    return {
-        "vlm": vlm_fingerprint(ctx.project.vlm),
-        "benchmark": benchmark_fingerprint(ctx, benchmark),
-        "compat": ctx.project.benchmark(benchmark).compat,
-        "intervals": [evaluation.resamples, evaluation.seed],
-        "code": CODE,
-    }
+    return {"asked": asked_under(ctx, benchmark, CODE), "intervals": [evaluation.resamples, evaluation.seed]}
 
 
 def is_current(ctx: Context, key: str) -> bool:
     """Whether the stored evaluation is of the present checkpoint on the present benchmark."""
     pointer = ctx.store.pointer("evaluation", _partition(*split_key(ctx, key)))
     return pointer is not None and pointer.input_fingerprint == inputs(ctx, key).fingerprint
+
+
+def current_recipes(ctx: Context, benchmark: str, recipes: Sequence[str]) -> list[str]:
+    """Those of `recipes` whose stored evaluation on a benchmark is current."""
+    settings = _settings(ctx, benchmark)
+    found = []
+    for name in recipes:
+        pointer = ctx.store.pointer("evaluation", _partition(name, benchmark))
+        try:
+            if pointer is not None and pointer.input_fingerprint == _inputs(ctx, name, settings).fingerprint:
+                found.append(name)
+        except NotMaterializedError:
+            continue  # without a checkpoint that passed its checks no evaluation is current
+    return found
 
 
 def base_is_current(ctx: Context, benchmark: str) -> bool:
@@ -70,14 +84,18 @@ def base_is_current(ctx: Context, benchmark: str) -> bool:
 
 
 def is_answered(ctx: Context, recipe: str | None, benchmark: str) -> bool:
-    """Whether answers of a recipe's present checkpoint (None: of the base model) are stored, however they are read."""
+    """Whether answers of a recipe's present checkpoint (None: of the base model) to the present questions about the
+    present images are stored, however they are read."""
     stored = ctx.store.pointer("answers", _partition(recipe or BASE, benchmark))
-    checkpoint = ctx.store.require("finetuned_checkpoint", {"recipe": recipe}) if stored and recipe else None
-    return stored is not None and stored.fingerprint == _answers_fingerprint(ctx, benchmark, checkpoint)
+    if stored is None or stored.metadata.get("images") != image_state(ctx, benchmark):
+        return False
+    checkpoint = ctx.store.require("finetuned_checkpoint", {"recipe": recipe}) if recipe else None
+    return stored.fingerprint == _answers_fingerprint(ctx, benchmark, checkpoint)
 
 
 def _answers_fingerprint(ctx: Context, benchmark: str, checkpoint: Pointer | None) -> str:
-    """Names which model answered which questions how; how answers are read does not matter to them."""
+    """Names which model answers which questions how. How answers are read does not matter to them, and images count
+    question by question."""
     return fingerprint(
         vlm=vlm_fingerprint(ctx.project.vlm),
         checkpoint=checkpoint.data_version if checkpoint else None,
@@ -106,6 +124,8 @@ def run(ctx: Context, key: str) -> StageResult:
 
 def _run(ctx: Context, stage: str, recipe: str, name: str, wanted: Inputs, checkpoint: Pointer | None) -> StageResult:
     start = time.perf_counter()
+    # Before anything is answered: an image that is replaced meanwhile leaves an evaluation that is not current.
+    images, asked = image_state(ctx, name), asked_under(ctx, name, CODE)
     benchmark = read_benchmark(ctx, name)
     own = _answers_fingerprint(ctx, name, checkpoint)
     answers, computed = _answers(ctx, recipe, benchmark, own, checkpoint)
@@ -118,15 +138,14 @@ def _run(ctx: Context, stage: str, recipe: str, name: str, wanted: Inputs, check
         "code_version": CODE,
         "run_id": ctx.run_id,
     }
-    publish_checked(
-        ctx, "answers", partition, pa.Table.from_pylist(answers, schema=TABLES["answers"].arrow_schema()), **lineage
-    )
+    answered = pa.Table.from_pylist(answers, schema=TABLES["answers"].arrow_schema())
+    publish_checked(ctx, "answers", partition, answered, metadata={"images": images}, **lineage)
     pointer = publish_checked(
         ctx,
         "evaluation",
         partition,
         pa.Table.from_pylist(rows, schema=TABLES["evaluation"].arrow_schema()),
-        metadata=metadata,
+        metadata=metadata | {ASKED: asked},
         **lineage,
     )
     _log(ctx, recipe, name, own).clear()
@@ -196,7 +215,7 @@ def _answers(
     tables = [log.load()]
     if stored is not None and stored.fingerprint == own:
         tables.append(ctx.store.read(stored))
-    known = {row["question_id"]: row for table in tables if table is not None for row in table.to_pylist()}
+    known = usable_answers(benchmark, [row for table in tables if table is not None for row in table.to_pylist()])
     todo = [question for question in benchmark.questions if question.question_id not in known]
     if todo:
         for window in _given(ctx, benchmark, todo, checkpoint):
@@ -227,15 +246,17 @@ def _given(ctx: Context, benchmark: Benchmark, todo: Sequence[Any], checkpoint: 
         else:
             windows = answer_questions(model, rows, benchmark.image, max_new_tokens=most, options=options)
         for window in windows:
-            yield [answer_row(by_id[answer.question_id], answer) for answer in window]
+            pairs = [(by_id[answer.question_id], answer) for answer in window]
+            yield [answer_row(own, answer, benchmark.image_state(own.images)) for own, answer in pairs]
 
 
-def answer_row(question: Any, answer: Answer) -> dict[str, Any]:
-    """A row of the `answers` table, not judged yet."""
+def answer_row(question: Question, answer: Answer, image_state: str | None = None) -> dict[str, Any]:
+    """A row of the `answers` table, not judged yet. `image_state`: of the images it was answered about; None where
+    they are not known."""
     return {
         "question_id": question.question_id,
         "category": question.category,
-        "cluster": question.cluster if not question.cluster.startswith("data:") else question.question_id,
+        "cluster": question.cluster,
         "prompt": question.turns[-1][1] if question.turns else "",
         "right_answers": list(question.answers),
         "answer": answer.text,
@@ -246,6 +267,7 @@ def answer_row(question: Any, answer: Answer) -> dict[str, Any]:
         "n_target_tokens": answer.n_target_tokens,
         "failure": answer.failure,
         "trace": answer.trace,
+        "image_state": image_state,
     }
 
 

@@ -2,18 +2,19 @@
 
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from vsel_platform.config import RecipeSettings
-from vsel_platform.errors import NotMaterializedError
+from vsel_platform.evaluation.benchmark import Measure
 from vsel_platform.evaluation.leaderboard import Leaderboard, leaderboard
 from vsel_platform.evaluation.run_groups import FULL, RANDOM, Run
 from vsel_platform.pipeline import evaluation
-from vsel_platform.pipeline.benchmarks import Benchmark, evaluation_key, read_benchmark
+from vsel_platform.pipeline.asked import ASKED, asked_under
+from vsel_platform.pipeline.benchmarks import Benchmark, read_benchmark
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.measured import answers_pointer, headline_measures
 from vsel_platform.pipeline.quality import publish_checked
@@ -21,37 +22,24 @@ from vsel_platform.pipeline.selection_cost import selection_seconds
 from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.tables import TABLES
 
-CODE = "leaderboard-1"
+CODE = "leaderboard-2"
 PAGE = "leaderboard_page"
 
 
 def compared_recipes(ctx: Context, benchmark: str) -> list[str]:
     """Trained recipes whose stored evaluation on a benchmark is of their present checkpoint."""
-    found = []
-    for name in ctx.project.recipes:
-        if takes_part(ctx, name):
-            key = evaluation_key(name, benchmark)
-            try:
-                current = evaluation.is_current(ctx, key)
-            except NotMaterializedError:
-                continue
-            if current:
-                found.append(name)
-    return found
+    names = [name for name in ctx.project.recipes if takes_part(ctx, name)]
+    return evaluation.current_recipes(ctx, benchmark, names)
 
 
 def earlier_recipes(ctx: Context, benchmark: str) -> list[str]:
-    """Trained recipes whose stored evaluation on the present questions is of an earlier state of their selection."""
+    """Trained recipes whose stored evaluation is of an earlier state of their selection, but was asked and judged as
+    the present ones are: same base model, questions, images and reading of answers."""
     present = compared_recipes(ctx, benchmark)
-    asked = {question.question_id for question in read_benchmark(ctx, benchmark).questions}
-    found = []
-    for name in ctx.project.recipes:
-        pointer = answers_pointer(ctx, name, benchmark) if name not in present and takes_part(ctx, name) else None
-        if pointer is not None:
-            answered = ctx.store.read(pointer, ["question_id"])["question_id"].to_pylist()
-            if asked <= set(answered):
-                found.append(name)
-    return found
+    names = [name for name in ctx.project.recipes if name not in present and takes_part(ctx, name)]
+    asked = asked_under(ctx, benchmark, evaluation.CODE)
+    stored = {name: ctx.store.pointer("evaluation", {"recipe": name, "benchmark": benchmark}) for name in names}
+    return [name for name, found in stored.items() if found is not None and found.metadata.get(ASKED) == asked]
 
 
 def takes_part(ctx: Context, recipe: str) -> bool:
@@ -67,7 +55,7 @@ def inputs(ctx: Context, benchmark: str) -> Inputs:
     evaluated = ctx.project.evaluation
     return inputs_of(
         pointers,
-        recipes={name: label_of(ctx, ctx.project.recipe(name)) for name in names},
+        recipes={name: [label_of(ctx.project.recipe(name)), ctx.project.recipe(name).dataset] for name in names},
         intervals=[evaluated.resamples, evaluated.seed],
         code=CODE,
     )
@@ -79,19 +67,20 @@ def is_current(ctx: Context, benchmark: str) -> bool:
     return pointer is not None and pointer.input_fingerprint == inputs(ctx, benchmark).fingerprint
 
 
-def label_of(ctx: Context, recipe: RecipeSettings) -> str:
-    """Method with what sets it apart: recipes of one label and budget differ in their seeds only."""
+def label_of(recipe: RecipeSettings) -> str:
+    """Method with what sets it apart on its dataset: recipes of one label and budget differ in their seeds only.
+
+    Rounds are not in it: they split a selection, and do not change it. Neither is what a random one does not look at.
+    """
+    if recipe.method == RANDOM:
+        return FULL if recipe.budget.percent == 100 else RANDOM
     text = recipe.method
-    if recipe.method == RANDOM and recipe.budget.percent == 100:
-        text = FULL
     if recipe.mode != "default":
         text += f" ({recipe.mode})"
     own = {name: getattr(recipe, name) for name in ("score", "quota", "diversity")} | dict(recipe.options)
     chosen = [f"{name}={value}" for name, value in sorted(own.items()) if value is not None]
     if recipe.text_policy != "proportional":
         chosen.append(f"text_policy={recipe.text_policy}")
-    if len(ctx.project.datasets) > 1:
-        chosen.append(f"dataset={recipe.dataset}")
     return " ".join([text, *chosen])
 
 
@@ -108,7 +97,7 @@ def run(ctx: Context, name: str) -> StageResult:
         "run_id": ctx.run_id,
     }
     _publish_page(ctx, name, boards, lineage)
-    metadata = {"recipes": sum(len(row.recipes) for row in boards[0].rows) if boards else 0}
+    metadata = {"recipes": len({recipe for board in boards for row in board.rows for recipe in row.recipes})}
     pointer = publish_checked(ctx, "leaderboard", {"benchmark": name}, _table(boards), metadata=metadata, **lineage)
     record_rate(ctx, "leaderboard", "", metadata["recipes"], time.perf_counter() - start)
     return StageResult(
@@ -123,26 +112,50 @@ def run(ctx: Context, name: str) -> StageResult:
 
 
 def boards_of(ctx: Context, benchmark: Benchmark, recipes: list[str]) -> list[Leaderboard]:
-    """A leaderboard per metric (the headline, the loss); none without recipes."""
+    """A leaderboard per dataset that rows were selected from and metric (the headline, the loss); none without
+    recipes. A recipe is compared with random selections and full data of its own dataset."""
+    members: dict[str, list[str]] = {}
+    for name in sorted(recipes):
+        members.setdefault(ctx.project.recipe(name).dataset, []).append(name)
+    return [board for dataset in sorted(members) for board in _boards(ctx, benchmark, dataset, members[dataset])]
+
+
+def _boards(ctx: Context, benchmark: Benchmark, dataset: str, recipes: list[str]) -> list[Leaderboard]:
+    """The leaderboards of a dataset; of recipes that amount to the same selection the first is on them."""
     measures = {name: headline_measures(ctx, benchmark, name) for name in recipes}
+    n_measures = min(len(own) for own in measures.values())
+    if not n_measures:
+        return []
+    first: dict[tuple[str, float, int], Run] = {}
+    notes = []
+    for name in recipes:
+        run = _run(ctx, name, measures[name][0])
+        other = first.setdefault((run.label, run.budget, run.seed), run)
+        if other is not run:
+            notes.append(
+                f"{name} has the method, budget and seed of {other.recipe} and is left out: one selection counts once."
+            )
     intervals = ctx.project.evaluation
     return [
         leaderboard(
-            [_run(ctx, name, own[place]) for name, own in measures.items()],
+            [replace(run, measure=measures[run.recipe][place]) for run in first.values()],
             benchmark.clusters,
+            dataset=dataset,
+            notes=notes,
             n_resamples=intervals.resamples,
             seed=intervals.seed,
         )
-        for place in range(min((len(own) for own in measures.values()), default=0))
+        for place in range(n_measures)
     ]
 
 
-def _run(ctx: Context, name: str, measure: Any) -> Run:
+def _run(ctx: Context, name: str, measure: Measure) -> Run:
     recipe = ctx.project.recipe(name)
     selected = ctx.store.require("selected_subset", {"recipe": name})
     checkpoint = ctx.store.require("finetuned_checkpoint", {"recipe": name})
     manifest = ctx.store.require("manifest", {"dataset": recipe.dataset})
-    share = recipe.budget.percent if recipe.budget.percent is not None else 100 * selected.rows / max(1, manifest.rows)
+    distinct = manifest.rows - int(manifest.metadata.get("duplicates", 0))
+    share = recipe.budget.percent if recipe.budget.percent is not None else 100 * selected.rows / max(1, distinct)
     # Both seeds make a run; a number for each pair.
     seed = recipe.seed * 1_000_003 + (
         ctx.project.training.lora.seed if recipe.training.seed is None else recipe.training.seed
@@ -150,7 +163,7 @@ def _run(ctx: Context, name: str, measure: Any) -> Run:
     seconds = checkpoint.metadata.get("seconds")
     return Run(
         recipe=name,
-        label=label_of(ctx, recipe),
+        label=label_of(recipe),
         budget=round(share, 3),
         seed=seed,
         measure=measure,
@@ -163,7 +176,13 @@ def _run(ctx: Context, name: str, measure: Any) -> Run:
 def _table(boards: list[Leaderboard]) -> pa.Table:
     schema = TABLES["leaderboard"].arrow_schema()
     rows = [
-        {"measure": board.measure, "unit": board.unit, **asdict(row), "recipes": list(row.recipes)}
+        {
+            "dataset": board.dataset,
+            "measure": board.measure,
+            "unit": board.unit,
+            **asdict(row),
+            "recipes": list(row.recipes),
+        }
         for board in boards
         for row in board.rows
     ]
@@ -173,9 +192,11 @@ def _table(boards: list[Leaderboard]) -> pa.Table:
 def _publish_page(ctx: Context, benchmark: str, boards: list[Leaderboard], lineage: dict[str, Any]) -> None:
     from vsel_platform.reports.leaderboard import leaderboard_markdown, leaderboard_page
 
+    measures = dict.fromkeys(board.measure for board in boards)
     with tempfile.TemporaryDirectory() as folder:
-        for board in boards:
-            title = f"Leaderboard: {benchmark}, {board.measure}"
-            (Path(folder) / f"{board.measure}.html").write_text(leaderboard_page(board, title=title), "utf-8")
-            (Path(folder) / f"{board.measure}.md").write_text(leaderboard_markdown(board), "utf-8")
+        for measure in measures:
+            own = [board for board in boards if board.measure == measure]
+            page = leaderboard_page(own, title=f"Leaderboard: {benchmark}, {measure}")
+            (Path(folder) / f"{measure}.html").write_text(page, "utf-8")
+            (Path(folder) / f"{measure}.md").write_text(leaderboard_markdown(own), "utf-8")
         ctx.store.publish_artifact(PAGE, {"benchmark": benchmark}, Path(folder), **lineage)

@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from vsel_platform.evaluation.leakage import BenchmarkText, Leakage, TrainingTex
 from vsel_platform.evaluation.near_images import NearImage, near_images
 from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline import embeddings
+from vsel_platform.pipeline.asked import image_state
 from vsel_platform.pipeline.benchmarks import Benchmark, benchmark_fingerprint, read_benchmark
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.lookup import dataset_shards
@@ -29,10 +31,19 @@ from vsel_platform.tables import TABLES
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CODE = "leakage-1"
+CODE = "leakage-2"
 PAGE = "leakage_page"
 IMAGE_SIGNAL = "benchmark_images"
 """Embeddings of benchmarks' images: a table of their own, so that no data set's vectors have strangers among them."""
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What was found of a benchmark, how many images it has, and how many of them could not be read."""
+
+    leaks: Leakage
+    n_images: int
+    n_unread: int
 
 
 def inputs(ctx: Context, recipe: str) -> Inputs:
@@ -40,7 +51,9 @@ def inputs(ctx: Context, recipe: str) -> Inputs:
     dataset = ctx.project.recipe(recipe).dataset
     return inputs_of(
         [ctx.store.require("selected_subset", {"recipe": recipe}), *_embedded(ctx, dataset)],
-        benchmarks={name: benchmark_fingerprint(ctx, name) for name in ctx.project.benchmarks},
+        benchmarks={
+            name: [benchmark_fingerprint(ctx, name), image_state(ctx, name)] for name in ctx.project.benchmarks
+        },
         settings=ctx.project.evaluation.leakage.model_dump(),
         code=CODE,
     )
@@ -61,13 +74,16 @@ def _embedded(ctx: Context, dataset: str) -> list[Pointer]:
 
 
 def run(ctx: Context, recipe: str) -> StageResult:
-    """Look for the questions of every benchmark in the selected rows."""
+    """Look for the questions of every benchmark in the selected rows.
+
+    Raises DataError if none of a benchmark's images can be read: finding nothing would say nothing.
+    """
     start = time.perf_counter()
     wanted = inputs(ctx, recipe)
     dataset = ctx.project.recipe(recipe).dataset
     ids = ctx.store.read_partition("selected_subset", {"recipe": recipe}, ["sample_id"])["sample_id"].to_pylist()
     rows = training_rows(ctx, dataset, ids)
-    found = {name: _leaks(ctx, read_benchmark(ctx, name), dataset, rows) for name in ctx.project.benchmarks}
+    found = {name: _searched(ctx, read_benchmark(ctx, name), dataset, rows) for name in ctx.project.benchmarks}
     lineage: dict[str, Any] = {
         "input_fingerprint": wanted.fingerprint,
         "inputs": wanted.references,
@@ -76,7 +92,11 @@ def run(ctx: Context, recipe: str) -> StageResult:
     }
     metadata = {
         "near images compared": bool(_embedded(ctx, dataset)),
-        **{f"{name}: questions concerned": f"{own.n_affected} of {own.n_questions}" for name, own in found.items()},
+        **{
+            f"{name}: questions concerned": f"{own.leaks.n_affected} of {own.leaks.n_questions}"
+            for name, own in found.items()
+        },
+        **{f"{name}: images not read": f"{own.n_unread} of {own.n_images}" for name, own in found.items()},
     }
     _publish_page(ctx, recipe, found, lineage)
     pointer = publish_checked(ctx, "leakage", {"recipe": recipe}, _table(found), metadata=metadata, **lineage)
@@ -93,17 +113,23 @@ def run(ctx: Context, recipe: str) -> StageResult:
     )
 
 
-def _publish_page(ctx: Context, recipe: str, found: dict[str, Leakage], lineage: dict[str, Any]) -> None:
+def _publish_page(ctx: Context, recipe: str, found: dict[str, _Search], lineage: dict[str, Any]) -> None:
     from vsel_platform.reports.leakage import leakage_page
 
     with tempfile.TemporaryDirectory() as name:
-        for benchmark, leaks in found.items():
-            page = leakage_page(leaks, benchmark=benchmark, dataset=f"the selection {recipe}")
+        for benchmark, own in found.items():
+            page = leakage_page(
+                own.leaks,
+                benchmark=benchmark,
+                dataset=f"the selection {recipe}",
+                n_images=own.n_images,
+                n_unread=own.n_unread,
+            )
             (Path(name) / f"{benchmark}.html").write_text(page, "utf-8")
         ctx.store.publish_artifact(PAGE, {"recipe": recipe}, Path(name), **lineage)
 
 
-def _table(found: dict[str, Leakage]) -> pa.Table:
+def _table(found: dict[str, _Search]) -> pa.Table:
     rows = [
         {
             "benchmark": name,
@@ -113,14 +139,14 @@ def _table(found: dict[str, Leakage]) -> pa.Table:
             "sample_id": one.sample_id,
             "value": float(one.value),
         }
-        for name, leaks in found.items()
-        for one in leaks.findings
+        for name, own in found.items()
+        for one in own.leaks.findings
     ]
     return pa.Table.from_pylist(rows, schema=TABLES["leakage"].arrow_schema())
 
 
-def _leaks(ctx: Context, benchmark: Benchmark, dataset: str, rows: list[ModelRow]) -> Leakage:
-    identity = _identities(benchmark)
+def _searched(ctx: Context, benchmark: Benchmark, dataset: str, rows: list[ModelRow]) -> _Search:
+    identity, n_unread = _identities(benchmark)
     questions = [
         BenchmarkText(
             question.question_id,
@@ -132,18 +158,28 @@ def _leaks(ctx: Context, benchmark: Benchmark, dataset: str, rows: list[ModelRow
     ]
     training = (TrainingText(row.sample_id, row.images, row.turns) for row in rows)
     near = _near(ctx, benchmark, identity, rows) if _embedded(ctx, dataset) else []
-    return find_leaks(questions, training, near, n_words=ctx.project.evaluation.leakage.words)
+    leaks = find_leaks(questions, training, near, n_words=ctx.project.evaluation.leakage.words)
+    return _Search(leaks, len(identity) + n_unread, n_unread)
 
 
-def _identities(benchmark: Benchmark) -> dict[str, str]:
-    """Image id (sha256 of the file) of every image of a benchmark that can be read."""
+def _identities(benchmark: Benchmark) -> tuple[dict[str, str], int]:
+    """Image id (sha256 of the file) of every image of a benchmark that can be read, and how many cannot.
+
+    Raises DataError if there are images and none can be read.
+    """
     found: dict[str, str] = {}
+    unread: dict[str, str] = {}
     for image in dict.fromkeys(image for question in benchmark.questions for image in question.images):
         try:
             found[image] = hashlib.sha256(benchmark.image_bytes(image)).hexdigest()
-        except DataError:
-            continue  # a question about it has no answer, and is counted there
-    return found
+        except DataError as error:
+            unread[image] = str(error)
+    if unread and not found:
+        raise DataError(
+            f"benchmarks.{benchmark.name}.image_root: none of {len(unread):,} images can be read, so whether they "
+            f"stand in the training rows is not known; the first: {next(iter(unread.values()))}"
+        )
+    return found, len(unread)
 
 
 def _near(ctx: Context, benchmark: Benchmark, identity: dict[str, str], rows: list[ModelRow]) -> list[NearImage]:

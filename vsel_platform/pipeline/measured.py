@@ -3,11 +3,13 @@
 from typing import Any
 
 from vsel_platform.config_evaluation import BASE
+from vsel_platform.errors import EvaluationError, NotMaterializedError
 from vsel_platform.evaluation.benchmark import Judgement, Measure
 from vsel_platform.evaluation.gains import TaskComparison, compare
 from vsel_platform.evaluation.metric_rows import LOSS, loss_measures
-from vsel_platform.pipeline.benchmarks import Benchmark
+from vsel_platform.pipeline.benchmarks import Benchmark, read_benchmark
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.evaluation import is_answered
 from vsel_platform.storage.pointers import Pointer
 
 COLUMNS = ["question_id", "parsed", "score", "loss_sum", "n_target_tokens"]
@@ -27,9 +29,37 @@ def stored_texts(ctx: Context, benchmark: Benchmark, recipe: str) -> list[str | 
     return [found.get(question.question_id) for question in benchmark.questions]
 
 
-def stored_judgements(ctx: Context, benchmark: Benchmark, recipe: str) -> list[Judgement]:
-    """Stored judgements of the answers, in the order of the benchmark's questions."""
-    return [Judgement(row["parsed"], row["score"]) for row in _stored(ctx, benchmark, recipe)]
+def require_answers(ctx: Context, benchmark: Benchmark, recipe: str, *, whole: bool = False) -> None:
+    """Raise EvaluationError unless the stored answers of a recipe or of the base model are those of its present
+    checkpoint to the present questions; with `whole`, also if the setting `rows` leaves questions out.
+
+    Answers that were given elsewhere are taken as they are.
+    """
+    if recipe == BASE or recipe in ctx.project.recipes:
+        try:
+            answered = is_answered(ctx, None if recipe == BASE else recipe, benchmark.name)
+        except NotMaterializedError:
+            answered = False
+        if not answered:
+            raise EvaluationError(
+                f"there are no answers of {recipe}, as it is now, to {benchmark.name}; run `vsel run --train`"
+            )
+    left_out = _left_out(ctx, benchmark) if whole else 0
+    if left_out:
+        raise EvaluationError(
+            f"benchmarks.{benchmark.name}.rows leaves {left_out:,} questions out, and the server wants all; set it to "
+            "0 and run `vsel run --train`"
+        )
+
+
+def _left_out(ctx: Context, benchmark: Benchmark) -> int:
+    """Questions of the file that are not asked."""
+    if not benchmark.settings.rows:
+        return 0
+    everything = benchmark.settings.model_copy(update={"rows": 0})
+    benchmarks = dict(ctx.project.benchmarks) | {benchmark.name: everything}
+    whole = read_benchmark(Context(ctx.project.model_copy(update={"benchmarks": benchmarks})), benchmark.name)
+    return len(whole.questions) - len(benchmark.questions)
 
 
 def _stored(ctx: Context, benchmark: Benchmark, recipe: str) -> list[dict[str, Any]]:

@@ -8,16 +8,17 @@ from typing import Any
 import pyarrow as pa
 
 from vsel_platform.config_evaluation import ChampionSettings
-from vsel_platform.errors import ConfigError
+from vsel_platform.errors import ConfigError, NotMaterializedError
 from vsel_platform.evaluation.promotion import Promotion, decide
-from vsel_platform.pipeline.benchmarks import read_benchmark
+from vsel_platform.pipeline import evaluation
+from vsel_platform.pipeline.benchmarks import evaluation_key, read_benchmark
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.measured import headline_measures
 from vsel_platform.pipeline.quality import publish_checked
 from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.tables import TABLES
 
-CODE = "promotion-1"
+CODE = "promotion-2"
 PAGE = "promotion_page"
 
 
@@ -30,9 +31,18 @@ def champion_of(ctx: Context, recipe: str) -> ChampionSettings:
 
 
 def inputs(ctx: Context, recipe: str) -> Inputs:
-    """What the stage reads: both evaluations, and the rule."""
+    """What the stage reads: both evaluations, and the rule.
+
+    Raises NotMaterializedError unless both are current: of the present checkpoints, on the same questions.
+    """
     champion = champion_of(ctx, recipe)
     names = (recipe, champion.recipe)
+    for name in names:
+        if not evaluation.is_current(ctx, evaluation_key(name, champion.benchmark)):
+            raise NotMaterializedError(
+                f"evaluation of recipe {name}, benchmark {champion.benchmark} is not of the present checkpoint, "
+                f"questions and settings; run `vsel run {name} --train`"
+            )
     return inputs_of(
         [ctx.store.require("answers", {"recipe": name, "benchmark": champion.benchmark}) for name in names],
         rule=champion.model_dump(),

@@ -1,6 +1,7 @@
 """Leaderboard for people: a page, a Markdown table, and what the statistics mean in words."""
 
 from collections import Counter
+from collections.abc import Sequence
 from html import escape
 
 from vsel_platform.evaluation.leaderboard import Leaderboard, LeaderboardRow
@@ -31,24 +32,46 @@ HEADERS = (
 _PAGE_HEADERS = ("Method", "Rows", "Value", "Of full data", "Difference to random", "Verdict", "Rank", "Training")
 
 
-def leaderboard_page(board: Leaderboard, *, title: str) -> str:
-    """The page as one HTML document: verdicts, plot, table, random runs, rank stability, and how it was judged."""
-    plot = leaderboard_plot(board, title=title)
-    body = [
-        f"<h1>{escape(title)}</h1>",
+def leaderboard_page(boards: Sequence[Leaderboard], *, title: str) -> str:
+    """The page of one metric as one HTML document, a part for every dataset: verdicts, plot, table, random runs, rank
+    stability, and how it was judged."""
+    body = [f"<h1>{escape(title)}</h1>"]
+    for board in boards:
+        body += _part(board, title, f", {board.dataset}" if len(boards) > 1 else "")
+    return document(title, body)
+
+
+def _part(board: Leaderboard, title: str, suffix: str) -> list[str]:
+    """Sections of a board; `suffix` names its dataset where there are several."""
+    plot = leaderboard_plot(board, title=title + suffix)
+    name = f"leaderboard, {board.measure.replace('_', ' ')}{suffix}"
+    return [
+        f"<h1>Dataset {escape(board.dataset)}</h1>" if suffix else "",
         f'<p class="lead">{escape(summary(board))}</p>',
         section("Notes", notes(board.notes)),
-        section("Plot", figure(Plot(f"leaderboard, {board.measure.replace('_', ' ')}", plot)) if plot else ""),
+        section("Plot", figure(Plot(name, plot)) if plot else ""),
         section("Methods", _methods(board)),
         section("Random runs", _random(board)),
         section("Does the ranking hold?", _agreements(board)),
         section("How it is judged", "".join(f"<p>{escape(text)}</p>" for text in explanation(board))),
     ]
-    return document(title, body)
 
 
-def leaderboard_markdown(board: Leaderboard) -> str:
-    """The table in Markdown with its summary, notes and explanation."""
+def leaderboard_markdown(boards: Sequence[Leaderboard]) -> str:
+    """The tables in Markdown, each with its summary, notes and explanation; datasets are headings where there are
+    several."""
+    several = len({board.dataset for board in boards}) > 1
+    texts = []
+    dataset = None
+    for board in boards:
+        if several and board.dataset != dataset:
+            dataset = board.dataset
+            texts.append(f"## Dataset {dataset}\n")
+        texts.append(_markdown(board))
+    return "\n".join(texts)
+
+
+def _markdown(board: Leaderboard) -> str:
     rows = [[Long(text if not small else f"{text} ({small})") for text, small in _texts(board, r)] for r in board.rows]
     parts = [summary(board), markdown_table(HEADERS, rows), *(f"Note: {note}" for note in board.notes)]
     return "\n\n".join([*parts, *explanation(board)]) + "\n"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from vsel_platform.evaluation.leakage import Finding, Leakage
-from vsel_platform.reports.html import cell, document, section, table
+from vsel_platform.reports.html import cell, document, notes, section, table
 from vsel_platform.reports.markdown import Long
 from vsel_platform.reports.markdown import table as markdown_table
 from vsel_platform.reports.style import counted, number
@@ -20,12 +20,16 @@ _VALUES = {"image": "rows that show it", "near_image": "cosine", "ngram": "share
 _HEADERS = ("Question", "Found", "Training row", "Training image", "Strength")
 
 
-def leakage_page(leaks: Leakage, *, benchmark: str, dataset: str) -> str:
-    """The page as one HTML document: counts by kind, and the findings (the first 200)."""
+def leakage_page(leaks: Leakage, *, benchmark: str, dataset: str, n_images: int = 0, n_unread: int = 0) -> str:
+    """The page as one HTML document: counts by kind, and the findings (the first 200).
+
+    `n_unread` of the benchmark's `n_images` images could not be read, and were looked for nowhere.
+    """
     title = f"{benchmark} in the training rows of {dataset}"
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(summary(leaks))}</p>',
+        section("Notes", notes(unread_images(n_images, n_unread))),
         section("By kind", _counts(leaks)),
         section("Findings", _findings(leaks.findings)),
     ]
@@ -51,6 +55,13 @@ def summary(leaks: Leakage) -> str:
             f" Not looked for: {counted(leaks.n_templates, 'n-gram')} of so many questions that they are instructions."
         )
     return text
+
+
+def unread_images(n_images: int, n_unread: int) -> list[str]:
+    """A sentence about images that could not be read; none if there are none."""
+    if not n_unread:
+        return []
+    return [f"{number(n_unread)} of {counted(n_images, 'image')} could not be read, and were not looked for."]
 
 
 def _counts(leaks: Leakage) -> str:

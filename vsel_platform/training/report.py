@@ -13,12 +13,12 @@ THROUGHPUT_POINTS = 100
 class TrainingReport:
     """What a training run did; losses are means over the steps of the first and of the last epoch [nat/token].
 
-    `training_seconds` are those of the steps and of the pictures in them, without loading the model; those of
-    steps before a resume count. What was measured at every step lies beside the adapter, in `losses.json`. rows_per_s and tokens_per_s are those of
-    the steps (of all processes together). resumed_at: step that a killed training went on from, 0: from the start.
-    n_questions: turns that were learned as the virtual user's questions. throughput: (step, rows/s, tokens/s) over the
-    steps before, at most 100 of them. prototypes: how they were used when they were looked at last
-    (`models.prototype_usage`); empty without any.
+    `training_seconds` are those of the steps and of the pictures in them, without loading the model; those of steps
+    before a resume count. What was measured at every step lies beside the adapter, in `losses.json`. rows_per_s and
+    tokens_per_s are those of the steps (of all processes together). resumed_at: step that a killed training went on
+    from, 0: from the start. n_questions: turns that were learned as the virtual user's questions. throughput: (step,
+    rows/s, tokens/s) over the steps before, at most 100 of them. prototypes: how they were used when they were looked
+    at last (`models.prototype_usage`); empty without any.
     """
 
     steps: int

@@ -17,7 +17,7 @@ from vsel_platform.storage.duckdb_files import PublishedFiles
 from vsel_platform.storage.pointers import history, swap_pointer
 from vsel_platform.storage.store import Store
 from vsel_platform.storage.vectors import VectorStore
-from vsel_platform.tables import TABLES
+from vsel_platform.tables import TABLES, Column
 
 
 @pytest.fixture
@@ -54,6 +54,21 @@ def test_embeddings_are_read_through_lance(store):
     assert {row[2] for row in found} == {ENCODER}
     assert found[0][3] == pytest.approx(vectors[0].tolist())
     assert rows(connection, "SELECT count(*) FROM image_embeddings WHERE shard = 'demo-0001'") == [(9,)]
+
+
+def test_a_column_that_came_later_is_null_in_earlier_states(tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    store.publish("quarantine", {"dataset": "early"}, quarantine(1, 2))
+    later = replace(
+        TABLES["quarantine"], columns=(*TABLES["quarantine"].columns, Column("line", "int64", "Line.", "", True))
+    )
+    monkeypatch.setitem(TABLES, "quarantine", later)
+    store.publish("quarantine", {"dataset": "late"}, quarantine(3).append_column("line", pa.array([7])))
+    connection = open_catalog(store)
+    found = rows(connection, "SELECT dataset, position, line FROM quarantine ORDER BY position")
+    assert found == [("early", 1, None), ("early", 2, None), ("late", 3, 7)]
+    names = [row[0] for row in rows(connection, "DESCRIBE quarantine")]
+    assert names == [column.name for column in all_columns(later)]
 
 
 def test_tables_without_partitions_are_empty_views_of_the_right_types(root):

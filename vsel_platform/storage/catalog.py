@@ -162,19 +162,23 @@ def _make_table(connection: "duckdb.DuckDBPyConnection", spec: TableSpec, rows: 
 
 
 def view_sql(spec: TableSpec, pointers: Iterable[Pointer], base: str) -> str:
-    """SELECT over the files of the given states; partition columns are constants of each branch."""
-    branches = []
+    """SELECT over the files of the given states; partition columns are constants of each branch.
+
+    A column that a state of an earlier version of the platform does not have is NULL there.
+    """
+    columns = all_columns(spec)
+    empty = ", ".join(f"CAST(NULL AS {sql_type(c.type)}) AS {c.name}" for c in columns)
+    branches = [f"SELECT {empty} WHERE false"]
     for pointer in pointers:
         if pointer.files:
-            constants = [f"{literal(pointer.partition[name])} AS {name}" for name in spec.partition_by]
+            constants = "".join(f"{literal(pointer.partition[name])} AS {name}, " for name in spec.partition_by)
             files = ", ".join(literal(escape_glob(base + file.path)) for file in pointer.files)
-            columns = ", ".join([*constants, *spec.column_names])
             source = f"read_parquet([{files}], hive_partitioning = false)"
-            branches.append(f"SELECT {columns} FROM {source}")  # noqa: S608 - quoted above
-    if branches:
-        return " UNION ALL ".join(branches)
-    empty = ", ".join(f"CAST(NULL AS {sql_type(c.type)}) AS {c.name}" for c in all_columns(spec))
-    return f"SELECT {empty} WHERE false"
+            branches.append(f"SELECT {constants}* FROM {source}")  # noqa: S608 - quoted above
+    if len(branches) == 1:
+        return branches[0]
+    names = ", ".join(column.name for column in columns)
+    return f"SELECT {names} FROM ({' UNION ALL BY NAME '.join(branches)})"  # noqa: S608 - names of the code
 
 
 def _make_vector_view(

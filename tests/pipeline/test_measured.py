@@ -2,6 +2,7 @@ import pytest
 from report_store import publish_answers, report_context
 
 from vsel_platform.errors import NotMaterializedError
+from vsel_platform.pipeline.asked import ASKED
 from vsel_platform.pipeline.benchmarks import read_benchmark
 from vsel_platform.pipeline.measured import compared_with_base, headline_measures, stored_measures
 
@@ -50,3 +51,17 @@ def test_a_checkpoint_is_compared_when_both_evaluations_are_there(ctx):
     assert (found["colour"].base, found["colour"].tuned, found["colour"].verdict) == (10, 50, "learned")
     assert (found["count"].base_loss, found["count"].tuned_loss, found["count"].verdict) == (2.0, 3.0, "worse")
     assert compared_with_base(ctx, benchmark, "drawn") == []
+
+
+def test_a_base_model_that_was_asked_something_else_is_not_compared(ctx):
+    benchmark = read_benchmark(ctx, "held_out")
+    publish_answers(ctx, "base", HALF)
+    assert compared_with_base(ctx, benchmark, "typical")
+    stored = ctx.store.require("evaluation", {"recipe": "base", "benchmark": "held_out"})
+    ctx.store.publish(
+        "evaluation",
+        {"recipe": "base", "benchmark": "held_out"},
+        ctx.store.read(stored),
+        metadata=dict(stored.metadata) | {ASKED: "other"},
+    )
+    assert compared_with_base(ctx, benchmark, "typical") == []

@@ -7,6 +7,7 @@ from vsel_platform.errors import EvaluationError, NotMaterializedError
 from vsel_platform.evaluation.benchmark import Judgement, Measure
 from vsel_platform.evaluation.gains import TaskComparison, compare
 from vsel_platform.evaluation.metric_rows import LOSS, loss_measures
+from vsel_platform.pipeline.asked import ASKED
 from vsel_platform.pipeline.benchmarks import Benchmark, read_benchmark
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.evaluation import is_answered
@@ -83,8 +84,10 @@ def stored_measures(ctx: Context, benchmark: Benchmark, recipe: str) -> list[Mea
 
 
 def compared_with_base(ctx: Context, benchmark: Benchmark, recipe: str) -> list[TaskComparison]:
-    """A recipe's checkpoint against the base model, category by category; nothing while one of them is not there."""
-    if any(answers_pointer(ctx, name, benchmark.name) is None for name in (BASE, recipe)):
+    """A recipe's checkpoint against the base model, category by category; nothing unless both were asked the same."""
+    stored = [ctx.store.pointer("evaluation", {"recipe": name, "benchmark": benchmark.name}) for name in (BASE, recipe)]
+    asked = {found.metadata.get(ASKED) for found in stored if found is not None}
+    if None in stored or len(asked) > 1:
         return []
     base, tuned = (stored_measures(ctx, benchmark, name) for name in (BASE, recipe))
     settings = ctx.project.evaluation

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import dagster as dg
 
 from vsel_platform.errors import VselError
-from vsel_platform.worker import is_passing
+from vsel_platform.worker import PROGRAM_FAULTS, is_passing
 
 EXIT_CODE = "exit code"
 RETRY_MAY_HELP = "retry may help"
@@ -26,11 +26,17 @@ def failure(text: str, *, may_pass: bool, exit_code: int) -> dg.Failure:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn an error of the engine into the failure of the step."""
+    """Turn an error of the engine into the failure of the step.
+
+    So is a fault of the platform, which Dagster would try again, and with it what was computed and published before.
+    """
     try:
         yield
     except VselError as error:
         raise failure(str(error), may_pass=is_passing(error), exit_code=error.exit_code) from error
+    except PROGRAM_FAULTS as error:
+        text = f"{type(error).__name__}: {error}"
+        raise failure(text, may_pass=is_passing(error), exit_code=VselError.exit_code) from error
 
 
 def fails_in_words(function: _Function) -> _Function:

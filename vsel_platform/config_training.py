@@ -1,9 +1,9 @@
 """Settings of fine-tuning: LoRA, its schedule, and the self-questioning objective."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from vsel_platform.config_base import Settings
 
@@ -20,6 +20,10 @@ def _expression(value: str | None) -> str | None:
 
 
 Expression = Annotated[str | None, AfterValidator(_expression)]
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 class VisionLoraSettings(Settings):
@@ -125,7 +129,9 @@ class RuntimeSettings(Settings):
     checkpoint_minutes: float = Field(
         5.0, ge=0, description="A killed training resumes from a state at most this old [min]; 0: from its last step."
     )
-    report_to: tuple[Reporter, ...] = Field((), description="Trackers that get losses and rates besides.")
+    report_to: Annotated[tuple[Reporter, ...], BeforeValidator(_as_list)] = Field(
+        (), description="Trackers that get losses and rates besides, such as [tensorboard]."
+    )
     log_dir: str = Field(
         "logs", description="Directory of what trackers write on this machine; beside the project file."
     )

@@ -101,11 +101,15 @@ def end_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+PROGRAM_FAULTS = (TypeError, AttributeError, NameError, LookupError, AssertionError, ArithmeticError)
+"""What a fault of the platform itself raises: it comes again, however often a job is tried."""
+
+
 def is_passing(error: Exception) -> bool:
     """Whether the same job may go well when it is tried again: what memory, storage or something unknown stopped."""
     if isinstance(error, VselError):
         return isinstance(error, OutOfMemoryError | StorageError) and not isinstance(error, NotMaterializedError)
-    return True
+    return not isinstance(error, PROGRAM_FAULTS)
 
 
 def set_threads(threads: int) -> None:

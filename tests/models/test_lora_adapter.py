@@ -1,5 +1,7 @@
 """An adapter's directory merged into its model."""
 
+import shutil
+
 import pytest
 import torch
 from random_adapters import save_random_adapter
@@ -14,6 +16,7 @@ from vsel_platform.models.lora_adapter import (
     AdapterExtras,
     adapter_extras,
     add_prototypes,
+    keep_base,
     merge_adapter,
     write_extras,
 )
@@ -56,6 +59,18 @@ def test_an_adapter_on_top_of_another_is_merged_after_it(tmp_path):
     assert digest not in {own_digest for _, own_digest in own.values()}
 
 
+def test_an_adapter_without_the_one_below_it_is_refused(tmp_path):
+    for i, name in enumerate(("below", "above")):
+        saved(tmp_path / name, seed=i)
+    keep_base(tmp_path / "above", tmp_path / "below")
+    whole, _ = merge_adapter(tiny_model(), tiny_tokenizer(), PROJECTOR, tmp_path / "above")
+    assert (tmp_path / "below").is_dir()
+    assert not torch.equal(weight(whole), weight(tiny_model()))
+    shutil.rmtree(tmp_path / "above" / BASE_ADAPTER)
+    with pytest.raises(ModelError, match="base_adapter/ is missing, on top of which it was trained"):
+        merge_adapter(tiny_model(), tiny_tokenizer(), PROJECTOR, tmp_path / "above")
+
+
 def test_prototypes_are_put_where_they_were(tmp_path):
     wrapped = saved(tmp_path / "a", PROTOTYPES)
     merged, _ = merge_adapter(tiny_model(), tiny_tokenizer(), PROJECTOR, tmp_path / "a")
@@ -66,6 +81,10 @@ def test_prototypes_are_put_where_they_were(tmp_path):
     # Trained further, what is there stays.
     add_prototypes(merged, PROJECTOR, PrototypeSettings(prototypes=2))
     assert merged.get_submodule(PROJECTOR) is residual
+    add_prototypes(merged, PROJECTOR, PrototypeSettings())
+    assert merged.get_submodule(PROJECTOR) is residual
+    with pytest.raises(ModelError, match=r"has prototypes already \(2, iterations 2, .*\); say the same"):
+        add_prototypes(merged, PROJECTOR, PrototypeSettings(prototypes=4))
 
 
 def test_the_virtual_users_token_is_added_with_its_embedding(tmp_path):

@@ -11,6 +11,7 @@ from vsel_platform.config_training import LoraSettings, PrototypeSettings, SelfQ
 from vsel_platform.errors import ModelError
 from vsel_platform.models.dedicated_token import VIRTUAL_USER
 from vsel_platform.models.load import load_vlm
+from vsel_platform.models.lora_adapter import keep_base
 from vsel_platform.models.merged import save_merged
 from vsel_platform.signals.losses import LossRow, answer_losses
 
@@ -51,18 +52,23 @@ def test_the_written_model_is_the_model_with_the_adapter(base, tmp_path):
     assert (tmp_path / "merged" / "preprocessor_config.json").is_file()
 
 
-def test_an_adapter_of_the_settings_stands_below_another(base, tmp_path):
+def test_an_adapter_on_top_of_that_of_the_settings_is_whole(base, tmp_path):
     first = adapter(base, tmp_path / "first")
     above = base.model_copy(update={"adapter": first})
     np.testing.assert_array_equal(losses(load_vlm(above, "cpu")), losses(load_vlm(base, "cpu", adapter_dir=first)))
     second = adapter(above, tmp_path / "second", seed=1)
+    keep_base(tmp_path / "second", tmp_path / "first")
+    # Wherever it is carried to, also to a project that does not know of the first one.
+    np.testing.assert_array_equal(
+        losses(load_vlm(above, "cpu", adapter_dir=second)), losses(load_vlm(base, "cpu", adapter_dir=second))
+    )
     (tmp_path / "merged").mkdir()
     save_merged(above, second, tmp_path / "merged")
     expected = losses(load_vlm(above, "cpu", adapter_dir=second))
     written = losses(load_vlm(base.model_copy(update={"model": str(tmp_path / "merged")}), "cpu"))
     np.testing.assert_allclose(written, expected, rtol=0, atol=1e-6)
     names = {load_vlm(s, "cpu", adapter_dir=a).fingerprint for s in (base, above) for a in (None, second)}
-    assert len(names) == 4
+    assert len(names) == 3
 
 
 def test_prototypes_of_a_pre_training_are_gone_on_with(base, tmp_path):
@@ -70,6 +76,7 @@ def test_prototypes_of_a_pre_training_are_gone_on_with(base, tmp_path):
     first = adapter(base, tmp_path / "first", settings)
     above = base.model_copy(update={"adapter": first})
     trained = adapter(above, tmp_path / "second", settings, seed=1)
+    keep_base(tmp_path / "second", tmp_path / "first")
     assert load_vlm(above, "cpu", adapter_dir=trained).fingerprint != load_vlm(above, "cpu").fingerprint
     with pytest.raises(ModelError, match="prototypes have no place"):
         save_merged(base, first, tmp_path)

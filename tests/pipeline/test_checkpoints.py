@@ -8,6 +8,7 @@ from vsel_platform.config import load_project
 from vsel_platform.errors import ConfigError, NotMaterializedError
 from vsel_platform.models.availability import availability
 from vsel_platform.models.load import load_vlm
+from vsel_platform.models.lora_adapter import ADAPTER_WEIGHTS, BASE_ADAPTER
 from vsel_platform.pipeline.checkpoints import write_checkpoint
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.drive import drive
@@ -15,6 +16,7 @@ from vsel_platform.pipeline.drive import drive
 RECIPES = {
     "random": {"dataset": "shapes", "method": "random", "budget": {"rows": 8}},
     "other": {"dataset": "shapes", "method": "random", "budget": {"rows": 8}, "seed": 1},
+    "never": {"dataset": "shapes", "method": "random", "budget": {"rows": 8}, "train": False},
 }
 
 
@@ -40,6 +42,10 @@ def test_the_adapter_is_written_whole_and_a_project_goes_on_from_it(trained):
     assert load_vlm(following.vlm, "cpu").fingerprint == same.fingerprint
     results = drive(Context(following, run_id="test"), ["random"], train=True, log=lambda _: None)
     assert "finetuned_checkpoint" in [result.stage for result in results]  # another model: trained anew
+    write_checkpoint(Context(following), "random", directory / "next")
+    assert (directory / "next" / BASE_ADAPTER / ADAPTER_WEIGHTS).is_file()
+    assert "trained on top of" in (directory / "next" / "README.md").read_text()
+    assert (directory / "next").stat().st_mode & 0o777 == (directory / "store").stat().st_mode & 0o777
 
 
 def test_the_whole_model_is_written(trained):
@@ -47,6 +53,7 @@ def test_the_whole_model_is_written(trained):
     write_checkpoint(ctx, "random", directory / "whole", merged=True)
     settings = ctx.project.vlm.model_copy(update={"model": str(directory / "whole")})
     assert load_vlm(settings, "cpu").name == str(directory / "whole")
+    assert (directory / "whole" / "README.md").read_text().count("merged into its weights") == 1
 
 
 def test_nothing_is_written_over(trained):
@@ -62,6 +69,8 @@ def test_what_is_not_trained_is_said(trained):
     ctx, directory, _ = trained
     with pytest.raises(NotMaterializedError):
         write_checkpoint(ctx, "other", directory / "none")
+    with pytest.raises(ConfigError, match="is not trained"):
+        write_checkpoint(ctx, "never", directory / "none")
     assert not (directory / "none").exists()
 
 

@@ -45,7 +45,12 @@ def test_the_majority_of_the_plain_answers_counts_however_it_is_written(benchmar
             answer("cow", ["car"]),
         ],
     )
-    assert [(row["measure"], row["value"]) for row in rows] == [("plain_equal_budget", 50.0), ("plain_greedy", 50.0)]
+    assert [(row["measure"], row["value"], row["unit"]) for row in rows] == [
+        ("plain_equal_budget", 50.0, "percent"),
+        ("plain_greedy", 50.0, "percent"),
+        ("minus_plain_equal_budget", 25.0, "percent points"),
+    ]
+    assert (rows[2]["low"], rows[2]["high"]) == (metadata["minus_plain_low"], metadata["minus_plain_high"])
     assert metadata["plain_equal_budget"] == 50.0
     assert metadata["minus_plain"] == 25.0
     assert metadata["minus_plain_low"] <= 25.0 <= metadata["minus_plain_high"]
@@ -54,7 +59,7 @@ def test_the_majority_of_the_plain_answers_counts_however_it_is_written(benchmar
 
 def test_an_answer_without_a_trace_is_its_own_plain_answer_and_none_is_wrong_for_both(benchmark):
     rows, metadata = compared(benchmark, [answer("dog"), answer(None), answer("bus"), answer("cow", ["car"])])
-    assert [row["value"] for row in rows] == [75.0, 75.0]
+    assert [row["value"] for row in rows] == [75.0, 75.0, -25.0]
     assert metadata["minus_plain"] == -25.0
     assert metadata["plain_tokens_per_answer"] == (5 + 5 + 1) / 3
     assert rows[0]["n_unparsed"] == 1
@@ -62,5 +67,5 @@ def test_an_answer_without_a_trace_is_its_own_plain_answer_and_none_is_wrong_for
 
 def test_nothing_answered_at_all(benchmark):
     rows, metadata = compared(benchmark, [answer(None)] * 4)
-    assert [row["value"] for row in rows] == [0.0, 0.0]
+    assert [row["value"] for row in rows] == [0.0, 0.0, 0.0]
     assert metadata["minus_plain"] == metadata["plain_answers_per_question"] == 0

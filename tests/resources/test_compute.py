@@ -65,6 +65,8 @@ def test_passing_errors_of_this_process_are_tried_again(tmp_path, monkeypatch):
         (StorageError("x"), True),
         (RuntimeError("x"), True),
         (NotMaterializedError("x"), False),
+        (TypeError("x"), False),
+        (KeyError("x"), False),
         (DataError("x"), False),
     ],
 )

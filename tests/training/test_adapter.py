@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -112,10 +113,13 @@ def test_targets_are_expressions_on_whole_paths_inside_a_part():
     model = tiny_model()
     found = language_targets(model, PARTS, r"layers\.1\..*\.(q|v)_proj")
     assert found == [f"model.language_model.layers.1.self_attn.{name}_proj" for name in "qv"]
-    with pytest.raises(ModelError, match="'q_proj' matches no linear layer of the language model"):
+    example = r"the language model is matched as a whole by 'q_proj'; their paths are such as layers\.0\.self_attn"
+    with pytest.raises(ModelError, match="lora.targets: no linear layer of " + example):
         language_targets(model, PARTS, "q_proj")
-    with pytest.raises(ModelError, match="no linear layer of the vision tower matches"):
+    with pytest.raises(ModelError, match=r"lora.vision.targets: .* vision tower is matched as a whole by 'nothing'"):
         vision_targets(model, PARTS, "nothing")
+    with pytest.raises(ModelError, match="the vision tower of this model has no linear layers"):
+        vision_targets(model, replace(PARTS, tower="model.vision_tower.embeddings"), None)
 
 
 def test_the_tower_gets_lora_up_to_the_layer_that_features_leave_it_from():

@@ -49,10 +49,10 @@ def test_nothing_is_left_behind():
     assert PartialState._shared_state == {}
 
 
-def test_a_missing_tracker_is_named(tmp_path, monkeypatch):
+def test_a_missing_tracker_is_named(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="report_to: tensorboard is not installed; pip install tensorboard"):
-        arguments(tmp_path, report_to=("tensorboard",))
+        module.require_trackers(RuntimeSettings(report_to="tensorboard"))
 
 
 def test_what_trackers_write_lies_in_the_log_directory(tmp_path, monkeypatch):

@@ -155,7 +155,7 @@ def propose_questions_command(
 ) -> None:
     """Let a model propose questions about a dataset's images and answer them, as rows marked as synthetic.
 
-    Every row passes the validation of an ingest. Its marker is {"synthetic": {"by": model, "method":
+    Every row passes the validation of an ingest. Its marker is {"synthetic": {"by": fingerprint, "method":
     "self_questioning", "of": sample_id}}; a dataset with the file as its source keeps it, and SQL finds it:
     select * from samples where json_extract(row_json, '$.synthetic') is not null
     """

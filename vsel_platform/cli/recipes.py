@@ -207,9 +207,12 @@ def checkpoint(
 ) -> None:
     """Write a recipe's trained adapter, or the model with it merged in, as files."""
     from vsel_platform.pipeline.checkpoints import write_checkpoint
+    from vsel_platform.pipeline.trained import trained_on
 
-    written = write_checkpoint(open_context(project), recipe, to, merged=merged)
-    say(f"{to}: {written:,} bytes")
+    ctx = open_context(project)
+    written = write_checkpoint(ctx, recipe, to, merged=merged)
+    state = trained_on(ctx, recipe, "finetuned_checkpoint")
+    say(f"{to}: {written:,} bytes" + (f"; {state.sentence}" if state else ""))
 
 
 @app.command(epilog="Example: vsel verify manifest.json --data selected.json")

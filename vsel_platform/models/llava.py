@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,7 +14,7 @@ from vsel_platform.models.dedicated_token import VIRTUAL_USER, add_dedicated_tok
 from vsel_platform.models.devices import resolve_device, torch_dtype
 from vsel_platform.models.families import FAMILIES
 from vsel_platform.models.llava_forward import LlavaForward
-from vsel_platform.models.lora_adapter import merge_adapters
+from vsel_platform.models.lora_adapter import merge_adapter
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.rendering import Renderer
 from vsel_platform.models.safety import resolve_checkpoint, state_hash, weights_hash
@@ -99,16 +100,18 @@ class LlavaAdapter(Speaking, LlavaForward):
 def load_llava(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter:
     """The LLaVA-1.5 model that the settings name, on `device` (`auto` chooses), with a LoRA adapter merged into it.
 
-    An adapter of the settings is merged first. `settings.model` is a hub id, a directory, or `embedded:demo`. Raises
+    Without `adapter_dir` that is the one of the settings; an adapter that was trained on top of that one holds it.
+    `settings.model` is a hub id, a directory, or `embedded:demo`. Raises
     UnsafeCheckpointError for weights that are not safetensors, ModelError if the checkpoint is no LLaVA in the
     transformers format, ConfigError for an unknown template or device.
     """
     device = resolve_device(device)
     template = load_template(settings.template or DEFAULT_TEMPLATE)
     model, tokenizer, image_processor, weights = _load_base(settings, device)
-    model, weights = merge_adapters(
-        model, tokenizer, "model.multi_modal_projector", weights, (settings.adapter_place, adapter_dir)
-    )
+    adapter = adapter_dir or settings.adapter_place
+    if adapter is not None:
+        model, own = merge_adapter(model, tokenizer, "model.multi_modal_projector", Path(adapter))
+        weights = fingerprint(base=weights, adapter=own)
     return LlavaAdapter(
         model.to(device=device, dtype=torch_dtype(settings.dtype)),
         tokenizer,

@@ -1,5 +1,6 @@
 """The vision-language model that a project names, whatever its family."""
 
+from pathlib import Path
 from typing import Any
 
 from vsel_platform.config import VlmSettings
@@ -9,7 +10,7 @@ from vsel_platform.models.devices import resolve_device, torch_dtype
 from vsel_platform.models.families import FAMILIES
 from vsel_platform.models.family_adapter import CHAT, FamilyAdapter
 from vsel_platform.models.llava import EMBEDDED, LlavaAdapter, load_llava, require_usable, tokenizer_hash
-from vsel_platform.models.lora_adapter import merge_adapters
+from vsel_platform.models.lora_adapter import merge_adapter
 from vsel_platform.models.quiet import quiet_transformers
 from vsel_platform.models.safety import resolve_checkpoint, weights_hash
 
@@ -17,7 +18,8 @@ from vsel_platform.models.safety import resolve_checkpoint, weights_hash
 def load_vlm(settings: VlmSettings, device: str, adapter_dir: str | None = None) -> LlavaAdapter | FamilyAdapter:
     """The model that the settings name, on `device` (`auto` chooses), with a LoRA adapter merged into it.
 
-    An adapter of the settings is merged first. `settings.model` is a hub id, a directory, or `embedded:demo`. Raises
+    Without `adapter_dir` that is the one of the settings; an adapter that was trained on top of that one holds it.
+    `settings.model` is a hub id, a directory, or `embedded:demo`. Raises
     UnsafeCheckpointError for weights that are not safetensors, ModelError if the checkpoint is of no known family,
     ConfigError for an unknown template or device.
     """
@@ -73,10 +75,11 @@ def _load_family(settings: VlmSettings, family: str, device: str, adapter_dir: s
         raise ModelError(f"vlm.model: {settings.model!r} lacks the weights {', '.join(missing[:5])}")
     require_usable(tokenizer)
     weights = weights_hash(directory)
-    # Several projectors, as in Qwen3-VL, leave no single place in front of them.
-    model, weights = merge_adapters(
-        model, tokenizer, FAMILIES[family].projectors[0], weights, (settings.adapter_place, adapter_dir)
-    )
+    adapter = adapter_dir or settings.adapter_place
+    if adapter is not None:
+        # Several projectors, as in Qwen3-VL, leave no single place in front of them.
+        model, own = merge_adapter(model, tokenizer, FAMILIES[family].projectors[0], Path(adapter))
+        weights = fingerprint(base=weights, adapter=own)
     return FamilyAdapter(
         model.to(device=device, dtype=torch_dtype(settings.dtype)),
         tokenizer,

@@ -1,6 +1,6 @@
 """A LoRA adapter's directory merged into the model that it was trained on."""
 
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ EXTRAS_FILE = "vsel.json"
 
 
 class AdapterExtras(BaseModel):
-    """What an adapter's model has that its base has not."""
+    """What an adapter's model has that its base has not. base_adapter: another adapter, which is merged first."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prototypes: PrototypeSettings = PrototypeSettings()
     dedicated_token: bool = False
+    base_adapter: bool = False
 
 
 def merge_adapter(model: Any, tokenizer: Any, projector: str, directory: Path) -> tuple[Any, str]:
@@ -48,6 +49,8 @@ def merge_adapter(model: Any, tokenizer: Any, projector: str, directory: Path) -
         model, below = merge_adapter(model, tokenizer, projector, directory / BASE_ADAPTER)
     try:
         extras = adapter_extras(directory)
+        if extras.base_adapter and below is None:
+            raise ModelError(f"LoRA adapter {directory}: {BASE_ADAPTER}/ is missing, on top of which it was trained")
         add_prototypes(model, projector, extras.prototypes)
         if extras.dedicated_token and VIRTUAL_USER not in tokenizer.get_vocab():
             add_dedicated_token(model, tokenizer)
@@ -67,22 +70,16 @@ def merge_adapter(model: Any, tokenizer: Any, projector: str, directory: Path) -
         raise ModelError(f"LoRA adapter {directory} does not fit the model: {error}") from error
 
 
-def merge_adapters(
-    model: Any, tokenizer: Any, projector: str, weights: str, directories: Sequence[str | None]
-) -> tuple[Any, str]:
-    """`merge_adapter` of several adapters, one after the other (None: there is none), and the hash of all weights;
-    `weights` is that of the model's own."""
-    for directory in directories:
-        if directory is not None:
-            model, own = merge_adapter(model, tokenizer, projector, Path(directory))
-            weights = fingerprint(base=weights, adapter=own)
-    return model, weights
-
-
 def adapter_extras(directory: Path) -> AdapterExtras:
     """What the adapter in a directory needs."""
     file = directory / EXTRAS_FILE
     return AdapterExtras.model_validate_json(file.read_bytes()) if file.is_file() else AdapterExtras()
+
+
+def keep_base(directory: Path, below: Path) -> None:
+    """Put the adapter that another one was trained on top of into that one's directory: it is whole then."""
+    shutil.copytree(below, directory / BASE_ADAPTER)
+    write_extras(directory, adapter_extras(directory).model_copy(update={"base_adapter": True}))
 
 
 def write_extras(directory: Path, extras: AdapterExtras) -> None:
@@ -95,9 +92,16 @@ def write_extras(directory: Path, extras: AdapterExtras) -> None:
 def add_prototypes(model: Any, projector: str, settings: PrototypeSettings) -> None:
     """Put a prototype extractor in front of the model's projector, if the settings ask for one."""
     if settings.prototypes:
-        from vsel_platform.models.prototypes import PrototypeResidual, with_prototypes
+        from vsel_platform.models.prototypes import PrototypeResidual, prototype_options, with_prototypes
 
         parent, _, name = projector.rpartition(".")
         own = model.get_submodule(projector)
-        if not isinstance(own, PrototypeResidual):  # one that is there is trained on
+        if not isinstance(own, PrototypeResidual):
             setattr(model.get_submodule(parent), name, with_prototypes(own, settings))
+        elif own.extractor.options != prototype_options(settings):  # else they are trained on
+            found = own.extractor.options
+            raise ModelError(
+                f"lora.prototypes: the model has prototypes already ({found.num_prototypes}, iterations "
+                f"{found.iterations}, key_norm {found.key_norm}, read_out {found.read_out}); say the same, or leave it "
+                "out to train them on"
+            )

@@ -10,7 +10,7 @@ import orjson
 
 from vsel_platform.pipeline.context import Context
 from vsel_platform.storage.pointers import Pointer
-from vsel_platform.training.adapter import LOSSES_FILE
+from vsel_platform.training.adapter import LOSSES_FILE, PROTOTYPES
 
 
 @contextmanager
@@ -27,11 +27,15 @@ def training_losses(ctx: Context, adapter: Pointer) -> list[float] | None:
 
 
 def training_record(ctx: Context, adapter: Pointer) -> dict[str, list[float]] | None:
-    """What was measured at every training step of a stored adapter (`training.adapter.losses_of`), NaN where there is
-    no number; None if not recorded."""
+    """What was measured at every training step of a stored adapter (`training.adapter.losses_of`, without how
+    prototypes were used, which is not looked at in every step), NaN where there is no number; None if not recorded."""
     path = next((file.path for file in adapter.files if file.path.endswith(f"/{LOSSES_FILE}")), None)
     if path is None:
         return None
     stored = orjson.loads(ctx.store.files.read(path))
     columns = stored if isinstance(stored, dict) else {"loss": stored}
-    return {name: [math.nan if v is None else float(v) for v in values] for name, values in columns.items()}
+    return {
+        name: [math.nan if v is None else float(v) for v in values]
+        for name, values in columns.items()
+        if name != PROTOTYPES
+    }

@@ -1,5 +1,6 @@
 """Self-questioning against plain answering that generates as many tokens, from the traces of the answers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,11 +10,13 @@ import orjson
 from vsel_platform.evaluation.benchmark import Judgement, Measure
 from vsel_platform.evaluation.equal_budget import voted
 from vsel_platform.evaluation.metric_rows import metric_rows
+from vsel_platform.evaluation.promotion import difference_unit
 from vsel_platform.evaluation.statistics import paired_difference
 from vsel_platform.pipeline.benchmarks import Benchmark
 
 EQUAL_BUDGET = "plain_equal_budget"
 GREEDY = "plain_greedy"
+MINUS_PLAIN = "minus_plain_equal_budget"
 
 
 def compared_with_plain(
@@ -22,9 +25,10 @@ def compared_with_plain(
     """Rows of the `evaluation` table with the headline metric of plain answers to the same questions, and metadata.
 
     `plain_equal_budget`: the majority of plain answers that took no more tokens than self-questioning;
-    `plain_greedy`: the first of them. `answers` are rows of the `answers` table in the order of the questions; one
-    without a trace is its own plain answer. The metadata has the paired difference (self-questioning minus the
-    majority) with its 95 % interval, in the unit of the metric, and tokens and answers per question.
+    `plain_greedy`: the first of them; `minus_plain_equal_budget`: self-questioning minus the majority, the paired
+    difference. `answers` are rows of the `answers` table in the order of the questions; one
+    without a trace is its own plain answer. The metadata has the paired difference with its 95 %
+    interval too, in the unit of the metric, and tokens and answers per question.
     """
     plain = [_plain(answer) for answer in answers]
     parsed = iter(_parsed(benchmark, plain))
@@ -38,6 +42,12 @@ def compared_with_plain(
         measures.append(replace(measure, name=name))
         rows += metric_rows(benchmark.questions, judgements, measures[-1:], resamples=resamples, seed=seed)
     gain = paired_difference(headline, measures[0], benchmark.clusters, n_resamples=resamples, seed=seed)
+    # Both on the same resamples: what the intervals of the two do not tell.
+    rows.append(
+        rows[0]
+        | {"measure": MINUS_PLAIN, "position": len(rows), "unit": difference_unit(headline.unit)}
+        | {"value": _known(gain.estimate), "low": _known(gain.low), "high": _known(gain.high)}
+    )
     answered = max(1, sum(map(bool, plain)))
     return rows, {
         EQUAL_BUDGET: rows[0]["value"],
@@ -47,6 +57,10 @@ def compared_with_plain(
         "plain_tokens_per_answer": sum(own["n_tokens"] for said in plain for own in said) / answered,
         "plain_answers_per_question": sum(map(len, plain)) / answered,
     }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _plain(answer: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Stage `finetuned_checkpoint`: LoRA on a selected subset, from the base model or from another recipe's checkpoint."""
 
-import shutil
 import tempfile
 import time
 from contextlib import ExitStack
@@ -8,7 +7,6 @@ from pathlib import Path
 
 from vsel_platform.config_training import LoraSettings, RuntimeSettings
 from vsel_platform.identity import fingerprint
-from vsel_platform.models.lora_adapter import BASE_ADAPTER
 from vsel_platform.pipeline.artifacts import fetched
 from vsel_platform.pipeline.context import Context, Inputs, StageResult, inputs_of
 from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
@@ -106,9 +104,6 @@ def run_checkpoint(ctx: Context, recipe: str) -> StageResult:
         )
         if not ctx.share.is_main:
             return StageResult("finetuned_checkpoint", {"recipe": recipe}, "", 0)
-        if adapter is not None:
-            # A checkpoint is whole: whoever has it needs no other recipe's.
-            shutil.copytree(adapter, directory / BASE_ADAPTER)
         pointer = ctx.store.publish_artifact(
             "finetuned_checkpoint",
             {"recipe": recipe},

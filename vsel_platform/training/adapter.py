@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LOSSES_FILE = "losses.json"
 QUESTIONS_FILE = "asked_questions.jsonl"
+PROTOTYPES = "prototypes"
+"""Key of the losses file under which it says how prototypes were used."""
 DIGITS = 6
 
 
@@ -83,13 +85,10 @@ def _narrowed(dtype: Any, module: Any, arguments: Any, output: Any) -> Any:
 
 def language_targets(model: Any, parts: ModelParts, targets: str | None) -> list[str]:
     """Paths of the language model's linear layers that get LoRA: all, or those that `targets` matches as a whole."""
-    found = _matching(linear_layers(model, parts.language), parts.language, targets)
+    layers = linear_layers(model, parts.language)
+    found = _matching(layers, parts.language, targets)
     if not found:
-        raise ModelError(
-            f"lora.targets: {targets!r} matches no linear layer of the language model"
-            if targets
-            else "LoRA: the language model has no linear layers that are plain torch.nn.Linear"
-        )
+        raise _nothing_matches("lora.targets", "language model", layers, parts.language, targets)
     return found
 
 
@@ -108,8 +107,16 @@ def vision_targets(model: Any, parts: ModelParts, targets: str | None) -> list[s
         numbered = {path: re.search(r"\.(?:layers|blocks|layer|block)\.(\d+)\.", path) for path in inside}
         found = [path for path, number in numbered.items() if number and int(number[1]) < parts.tower_layers]
     if not found:
-        raise ModelError("lora.vision: no linear layer of the vision tower matches; give targets of its own")
+        raise _nothing_matches("lora.vision.targets", "vision tower", inside, parts.tower, targets)
     return found
+
+
+def _nothing_matches(key: str, part: str, layers: list[str], root: str, targets: str | None) -> ModelError:
+    if not layers:
+        return ModelError(f"{key}: the {part} of this model has no linear layers (torch.nn.Linear) that LoRA can adapt")
+    paths = ", ".join(path.removeprefix(root + ".") for path in (layers[0], layers[-1]))
+    wanted = "gives no features" if targets is None else f"is matched as a whole by {targets!r}"
+    return ModelError(f"{key}: no linear layer of the {part} {wanted}; their paths are such as {paths}")
 
 
 def linear_layers(model: Any, root: str) -> list[str]:
@@ -214,7 +221,7 @@ def losses_of(history: "History") -> dict[str, list[Any]]:
     names = ("loss", "answer_loss", "question_loss", "learning_rate", "rows", "tokens")
     found: dict[str, list[Any]] = {name: [_rounded(value) for value in getattr(history, name)] for name in names}
     usage = [{name: _rounded(value) for name, value in own.items()} for own in history.prototypes]
-    return found | ({"prototypes": usage} if usage else {})
+    return found | ({PROTOTYPES: usage} if usage else {})
 
 
 def _rounded(value: float) -> float | None:

@@ -51,14 +51,16 @@ def usable_rows(
             kept.append(row)
             lengths.append(tokens)
         else:
-            left_out.append(nothing_to_learn(row.sample_id))
+            left_out.append(nothing_to_learn(row))
     if not kept:
         first = f"; the first, {left_out[0].content_id}: {left_out[0].detail}" if left_out else ""
-        raise ModelError(f"training: none of {len(rows)} rows has an answer that fits into the model's length{first}")
+        raise ModelError(f"training: none of {len(rows)} rows has an answer that can be learned{first}")
     UnusableLimit(left_out, len(rows), len(kept), max_unusable).check([])
     return Usable(kept, lengths, left_out)
 
 
-def nothing_to_learn(sample_id: str) -> ContentFailure:
-    """A row without targets."""
-    return ContentFailure(sample_id, NOTHING_TO_LEARN, "no answer within the model's length")
+def nothing_to_learn(row: ConversationRow) -> ContentFailure:
+    """A row without targets, and why there are none."""
+    is_blank = not any(text.strip() for role, text in row.turns if role == "assistant")
+    detail = "all of its answers are empty" if is_blank else "no answer within the model's length"
+    return ContentFailure(row.sample_id, NOTHING_TO_LEARN, detail)

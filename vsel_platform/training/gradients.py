@@ -27,7 +27,8 @@ def require_gradients(model: torch.nn.Module, found: set[str]) -> None:
     """Raises ModelError if a tensor that is trained is not in `found`, names of those that get a gradient."""
     missing = [name for name, p in model.named_parameters() if p.requires_grad and name not in found]
     if missing:
+        named = ", ".join(missing if len(missing) <= 5 else [*missing[:5], "..."])
         raise ModelError(
-            f"training: {len(missing)} tensors that shall be trained get no gradient: {', '.join(missing[:5])}. "
+            f"training: {len(missing)} tensors that shall be trained get no gradient: {named}. "
             "Narrow targets of lora or lora.vision down to layers that the loss depends on"
         )

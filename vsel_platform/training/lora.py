@@ -24,6 +24,7 @@ from vsel_platform.models.family_adapter import FamilyAdapter
 from vsel_platform.models.images import ImageProvider
 from vsel_platform.models.llava import LlavaAdapter
 from vsel_platform.models.load import load_vlm
+from vsel_platform.models.lora_adapter import BASE_ADAPTER, keep_base
 from vsel_platform.models.quantization import quantize_language_model
 from vsel_platform.models.vlm import ConversationRow
 from vsel_platform.ranks import ALONE, Share
@@ -34,13 +35,14 @@ from vsel_platform.training.model_card import model_card
 from vsel_platform.training.report import TrainingReport, throughput
 from vsel_platform.training.resume import TrainingStates
 from vsel_platform.training.rows_loss import RowsLoss
-from vsel_platform.training.runtime import placed, state_kind, training_arguments
+from vsel_platform.training.runtime import placed, require_trackers, state_kind, training_arguments
 from vsel_platform.training.schedule import epoch_means, learning_rate_factor
 from vsel_platform.training.sharding import kept_whole, require_possible, zero_stage
 from vsel_platform.training.step_rows import StepLoader
 from vsel_platform.training.trainer import RowsTrainer
 
 FEATURE_CACHE_GIB = 4.0
+ON_TOP = f"the adapter in {BASE_ADAPTER}/, which is merged first; `vsel checkpoint --merged` writes all as one model"
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def train_lora(
     taken in an order drawn from the seed and their ids, so the same rows in any order give the same adapter; on a CPU,
     with the same number of threads, to the last byte, also if the training was killed and resumed on its way. Rows
     without an answer or with a broken image are left out and counted. `start_from` is the directory of an adapter that
-    is merged into the base model first. `origin` says in the model card where the rows come from. In a group of
-    processes all call this; only the main one writes.
+    is merged into the base model first, instead of that of `base`; the new adapter holds it. `origin` says in the model
+    card where the rows come from. In a group of processes all call this; only the main one writes.
 
     Raises ModelError if no row is left, too many cannot be learned from, something that is trained gets no gradient or
     the loss stops being finite; OutOfMemoryError if one row does not fit; and what `load_vlm` and
@@ -84,12 +86,17 @@ def train_lora(
     """
     job = job or TrainingJob()
     require_possible(settings, job.runtime)
+    require_trackers(job.runtime)
     start = time.perf_counter()
     model = _loaded(base, settings, resolve_device(job.device), start_from)
     if job.confirm is not None and start_from is None:
         job.confirm(model.fingerprint)
     loading = time.perf_counter() - start
-    report = train_loaded(model, base, rows, settings, images, out_dir, job, origin=origin)
+    below = start_from or base.adapter_place
+    told = dict(origin or {}) | ({"trained on top of": ON_TOP} if below else {})
+    report = train_loaded(model, base, rows, settings, images, out_dir, job, origin=told)
+    if below and job.share.is_main:
+        keep_base(out_dir, Path(below))
     return replace(report, seconds=report.seconds + loading)
 
 

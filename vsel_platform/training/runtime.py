@@ -53,6 +53,13 @@ def placed(device: str, share: Share, runtime: RuntimeSettings, name: str) -> It
                 forget_accelerate()
 
 
+def require_trackers(runtime: RuntimeSettings) -> None:
+    """Raises ConfigError for a tracker that is not installed."""
+    for tracker in runtime.report_to:
+        if find_spec(tracker) is None:
+            raise ConfigError(f"training.runtime.report_to: {tracker} is not installed; pip install {tracker}")
+
+
 def training_arguments(
     settings: LoraSettings,
     runtime: RuntimeSettings,
@@ -64,12 +71,9 @@ def training_arguments(
     layer: str,
 ) -> transformers.TrainingArguments:
     """Arguments for a run in `directory`, made inside `placed`. `layer`: class of the language model's layers, which
-    FSDP shares out one by one. Raises ConfigError if a configuration file, a tracker or DeepSpeed is missing, or if
-    what shares a model out has no devices to do so."""
+    FSDP shares out one by one. Raises ConfigError if a configuration file or DeepSpeed is missing, or if what shares a
+    model out has no devices to do so."""
     options = _sharding(runtime, device, share, layer)
-    for tracker in runtime.report_to:
-        if find_spec(tracker) is None:
-            raise ConfigError(f"training.runtime.report_to: {tracker} is not installed; pip install {tracker}")
     try:
         arguments = transformers.TrainingArguments(
             output_dir=str(directory),

@@ -73,7 +73,7 @@ class StepLoader:
         except DataError as error:
             return ContentFailure(row.sample_id, UNREADABLE, str(error))
         if not rendered.n_targets:
-            return nothing_to_learn(row.sample_id)
+            return nothing_to_learn(row)
         return Example(row.sample_id, rendered, tuple(row.images))
 
     def _shown(self, row: ConversationRow, images: LoadedImages) -> list[ShownImage]:

@@ -1,13 +1,14 @@
-import json
 from dataclasses import replace
 
 import numpy as np
+import orjson
 import pytest
 from answer_models import Answers
 
 from vsel_platform.errors import DataError
 from vsel_platform.evaluation.benchmark import ratio_measure
 from vsel_platform.evaluation.leaderboard import leaderboard
+from vsel_platform.evaluation.run_groups import Run
 
 
 @pytest.fixture
@@ -134,7 +135,8 @@ def test_full_data_has_one_budget(answers):
 
 
 def test_it_is_plain_values_for_json(answers):
-    found = json.loads(json.dumps(leaderboard(with_full(answers), answers.clusters).to_dict()))
+    found = orjson.loads(orjson.dumps(leaderboard(with_full(answers), answers.clusters).to_dict()))
+    assert any(row["p_adjusted"] is not None for row in found["rows"])
     assert found["rows"][0]["label"] == "good"
     assert {one["budget"] for one in found["seed_noise"]} == {5.0, 20.0, 100.0}
 
@@ -146,3 +148,25 @@ def test_a_board_names_its_dataset_and_what_was_noted_before():
     assert (board.dataset, board.notes[0]) == ("shapes", "first")
     assert len(board.notes) == 1 + len(leaderboard(runs, answers.clusters, n_resamples=50).notes)
     assert board.to_dict()["dataset"] == "shapes"
+
+
+def shares(label, right, seed, n=25):
+    """A run with `right` of n answers right, each about an image of its own."""
+    scores = np.array([1.0] * right + [0.0] * (n - right))
+    return Run(label + str(seed), label, 5.0, seed, ratio_measure("accuracy", scores, np.ones(n)), None, None, n)
+
+
+@pytest.mark.parametrize(("right", "low", "high"), [(0, 0.0, 13.7), (25, 86.3, 100.0)])
+def test_a_share_at_an_end_has_the_exact_interval(right, low, high):
+    clusters = [str(i) for i in range(25)]
+    (row,) = leaderboard([shares("random", right, 0)], clusters).rows
+    assert (row.low, row.high) == (pytest.approx(low, abs=0.05), pytest.approx(high, abs=0.05))
+
+
+def test_noise_between_seeds_does_not_lead_a_share_out_of_what_is_possible():
+    clusters = [str(i) for i in range(25)]
+    runs = [shares("random", right, seed) for seed, right in enumerate((0, 5, 0, 6, 1))]
+    runs += [shares("full", right, seed) for seed, right in enumerate((25, 20))]
+    board = leaderboard([*runs, shares("x", 0, 0)], clusters)
+    assert all(0 <= row.low <= row.value <= row.high <= 100 for row in board.rows)
+    assert all(row.relative_low >= 0 for row in board.rows if row.relative_low is not None)

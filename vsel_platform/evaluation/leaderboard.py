@@ -12,13 +12,21 @@ from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vsel_platform.errors import DataError
 from vsel_platform.evaluation.random_comparison import Verdict, against_random
 from vsel_platform.evaluation.rank_stability import Agreement, agreements, rank_intervals, ranks
 from vsel_platform.evaluation.run_groups import FULL, RANDOM, Run, RunGroup, group_runs
 from vsel_platform.evaluation.seed_noise import SeedNoise
-from vsel_platform.evaluation.statistics import LEVEL, cluster_numbers, percentiles
+from vsel_platform.evaluation.statistics import (
+    LEVEL,
+    cluster_numbers,
+    counting_clusters,
+    exact_reach,
+    is_at_an_end,
+    percentiles,
+)
 
 BudgetUnit = Literal["percent", "rows"]
 
@@ -131,7 +139,7 @@ def leaderboard(
     compared, critical = against_random(groups, noise, sign) if enough and noise else ({}, None)
     placed, full = _ranked(groups, sign), _full(groups)
     rows = [
-        _row(group, placed.get(key, {}) | compared.get(key, {}) | _relative(group, full))
+        _row(group, clusters, placed.get(key, {}) | compared.get(key, {}) | _relative(group, full))
         for key, group in groups.items()
     ]
     rows.sort(key=lambda row: (row.budget, row.label == FULL, row.rank or math.inf, row.label))
@@ -182,7 +190,8 @@ def _full(groups: Mapping[tuple[str, float], RunGroup]) -> RunGroup | None:
 def _relative(group: RunGroup, full: RunGroup | None) -> dict[str, Any]:
     if full is None or group is full or not full.value > 0 or not math.isfinite(group.value):
         return {}
-    low, high = percentiles(100 * group.draws / np.where(full.draws > 0, full.draws, np.nan))
+    own, whole = _possible(group), _possible(full)
+    low, high = percentiles(100 * own / np.where(whole > 0, whole, np.nan))
     return {
         "relative": 100 * group.value / full.value,
         "relative_low": _known(low),
@@ -190,10 +199,26 @@ def _relative(group: RunGroup, full: RunGroup | None) -> dict[str, Any]:
     }
 
 
-def _row(group: RunGroup, fields: Mapping[str, Any]) -> LeaderboardRow:
+def _possible(group: RunGroup) -> NDArray[np.float64]:
+    """The draws of a group; noise between seeds does not lead a share out of 0 to 100 %."""
+    return np.clip(group.draws, 0, 100) if group.runs[0].measure.unit == "percent" else group.draws
+
+
+def _ends(group: RunGroup, clusters: Sequence[str]) -> tuple[float, float]:
+    """Ends of the 95 % interval of a group's value. Where all of its runs are at 0 or at 100 % no draw of questions
+    says what others would have given: the interval is at least the exact one (`statistics.interval`)."""
+    low, high = percentiles(_possible(group))
+    measures = [run.measure for run in group.runs]
+    if group.value in (0.0, 100.0) and all(is_at_an_end(measure) for measure in measures):
+        reach = exact_reach(counting_clusters(measures, clusters))
+        low, high = min(low, max(group.value - reach, 0.0)), max(high, min(group.value + reach, 100.0))
+    return low, high
+
+
+def _row(group: RunGroup, clusters: Sequence[str], fields: Mapping[str, Any]) -> LeaderboardRow:
     verdicts: dict[str, Verdict] = {RANDOM: "random", FULL: "full data"}
     finite = math.isfinite(group.value)
-    low, high = percentiles(group.draws) if finite else (math.nan, math.nan)
+    low, high = _ends(group, clusters) if finite else (math.nan, math.nan)
     own: dict[str, Any] = {
         "label": group.label,
         "budget": group.budget,

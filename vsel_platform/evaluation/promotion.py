@@ -33,7 +33,13 @@ from numpy.typing import NDArray
 from vsel_platform.errors import ConfigError, DataError
 from vsel_platform.evaluation.benchmark import Measure
 from vsel_platform.evaluation.seed_noise import SeedNoise, pooled
-from vsel_platform.evaluation.statistics import LEVEL, cluster_numbers, difference_of, resampled
+from vsel_platform.evaluation.statistics import (
+    cluster_numbers,
+    counting_clusters,
+    difference_of,
+    exact_reach,
+    resampled,
+)
 
 N_RESAMPLES = 4_000
 MARGIN = 0.0
@@ -112,7 +118,7 @@ def decide(
     ends = (found.low, found.high) if n_clusters >= MIN_CLUSTERS else (math.nan, math.nan)
     alike = _alike(candidate, champion) if ends[1] - ends[0] <= NO_SPREAD else ""
     if alike:
-        ends = _without_spread(found.estimate, first.unit, _counting_clusters((*candidate, *champion), clusters))
+        ends = _without_spread(found.estimate, first.unit, counting_clusters([*candidate, *champion], clusters))
     ruling, reason = _rule(found.estimate, *ends, margin, max_loss, difference_unit(first.unit), alike)
     if n_clusters < MIN_CLUSTERS:
         reason = f"The benchmark has {n_clusters} clusters of questions, fewer than {MIN_CLUSTERS}; the champion stays."
@@ -176,17 +182,11 @@ def _alike(candidate: Sequence[Measure], champion: Sequence[Measure]) -> str:
     return "Candidate and champion were alike on every question."
 
 
-def _counting_clusters(measures: Sequence[Measure], clusters: Sequence[str]) -> int:
-    """Clusters with a question that counts in the metric."""
-    counting = np.any([one.statistics.any(axis=1) for one in measures], axis=0)
-    return len({cluster for cluster, counts in zip(clusters, counting, strict=True) if counts})
-
-
 def _without_spread(estimate: float, unit: str, n_clusters: int) -> tuple[float, float]:
     """Ends of the interval where there is nothing to resample; see the top of this module."""
     if unit != "percent":
         return math.nan, math.nan
-    half = 100 * (1 - ((1 - LEVEL) / 2) ** (1 / n_clusters))
+    half = exact_reach(n_clusters)
     return max(estimate - half, -100.0), min(estimate + half, 100.0)
 
 

@@ -74,6 +74,6 @@ def _comparison(
         "difference_high": difference + half,
         "adjusted_low": difference - reach,
         "adjusted_high": difference + reach,
-        "p_adjusted": (beyond + 1) / (len(largest) + 1),
+        "p_adjusted": float((beyond + 1) / (len(largest) + 1)),
         "verdict": verdict,
     }

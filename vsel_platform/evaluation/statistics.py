@@ -122,12 +122,27 @@ def interval(measure: Measure, clusters: Sequence[str], *, n_resamples: int = N_
         return Interval(math.nan, math.nan, math.nan)
     values = resampled([measure], clusters, n_resamples=n_resamples, seed=seed)[0]
     low, high = percentiles(values)
-    if measure.unit == "percent" and low == high and estimate in (0.0, 100.0):
-        counting = np.count_nonzero(measure.statistics, axis=1) > 0
-        n_clusters = len({cluster for cluster, counts in zip(clusters, counting, strict=True) if counts})
-        open_end = 100 * (1 - ((1 - LEVEL) / 2) ** (1 / max(1, n_clusters)))
-        low, high = (0.0, open_end) if estimate == 0 else (100 - open_end, 100.0)
+    if low == high and is_at_an_end(measure):
+        reach = exact_reach(counting_clusters([measure], clusters))
+        low, high = max(low - reach, 0.0), min(high + reach, 100.0)
     return Interval(estimate, low, high)
+
+
+def is_at_an_end(measure: Measure) -> bool:
+    """Whether a measure is a share of 0 or 100 %."""
+    return measure.unit == "percent" and measure.estimate in (0.0, 100.0)
+
+
+def counting_clusters(measures: Sequence[Measure], clusters: Sequence[str]) -> int:
+    """Clusters with a question that counts in one of the measures."""
+    counting = np.any([measure.statistics.any(axis=1) for measure in measures], axis=0)
+    return len({cluster for cluster, counts in zip(clusters, counting, strict=True) if counts})
+
+
+def exact_reach(n_clusters: int) -> float:
+    """How far [percent points] the exact binomial 95 % interval of so many clusters that are all alike reaches from
+    0 or 100 % (Clopper and Pearson, Biometrika 26 (1934) 404)."""
+    return float(100 * (1 - ((1 - LEVEL) / 2) ** (1 / max(1, n_clusters))))
 
 
 def paired_difference(

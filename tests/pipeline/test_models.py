@@ -24,6 +24,7 @@ ENCODER = {
 VLM = {
     "model": "other",
     "revision": "abc",
+    "adapter": "directory",
     "template": "plain",
     "dtype": "float32",
     "max_tokens": 77,

@@ -58,13 +58,14 @@ def test_every_answer_has_its_trace_and_all_its_tokens(asked, plain):
 def test_plain_answering_for_as_many_tokens_is_measured_beside_it(asked, plain):
     _, answers, metrics, result = asked
     names = [(row["measure"], row["category"]) for row in metrics]
-    assert names[-2:] == [("plain_equal_budget", ""), ("plain_greedy", "")]
+    assert names[-3:] == [("plain_equal_budget", ""), ("plain_greedy", ""), ("minus_plain_equal_budget", "")]
     assert [row["position"] for row in metrics] == list(range(len(metrics)))
-    assert names[:-2] == [(row["measure"], row["category"]) for row in plain[1]]
-    headline, greedy = metrics[0], metrics[-1]
+    assert names[:-3] == [(row["measure"], row["category"]) for row in plain[1]]
+    headline, budget, greedy, minus = metrics[0], *metrics[-3:]
     assert {**plain[1][0], "measure": "", "position": 0} == {**greedy, "measure": "", "position": 0}
     metadata = result.metadata
-    assert metadata["minus_plain"] == pytest.approx(headline["value"] - metrics[-2]["value"])
+    assert metadata["minus_plain"] == pytest.approx(headline["value"] - budget["value"])
+    assert (minus["value"], minus["low"]) == (metadata["minus_plain"], metadata["minus_plain_low"])
     assert metadata["minus_plain_low"] <= metadata["minus_plain"] <= metadata["minus_plain_high"]
     assert metadata["plain_tokens_per_answer"] <= metadata["tokens_per_answer"]
     assert metadata["plain_answers_per_question"] == sum(
@@ -83,7 +84,7 @@ def test_what_reads_the_stored_answers_sees_those_after_self_questioning(asked):
 
     ctx, _, metrics, _ = asked
     measures = stored_measures(ctx, read_benchmark(ctx, "held_out"), "base")
-    assert [measure.estimate for measure in measures] == pytest.approx([row["value"] for row in metrics[:-2]])
+    assert [measure.estimate for measure in measures] == pytest.approx([row["value"] for row in metrics[:-3]])
 
 
 def test_answers_are_kept_while_only_their_reading_changes_and_given_again_for_other_questions(project, asked):

@@ -105,7 +105,7 @@ def comparison(ctx: Context, dataset: str) -> Metadata:
     """Overlap and coverage of the selections of a dataset, and what they keep and drop."""
     from vsel_platform.pipeline.compare import PAGE
 
-    return _page_plots(ctx, PAGE, {"dataset": dataset}) | _files(ctx, PAGE, {"dataset": dataset})
+    return _page_plots(ctx, PAGE, {"dataset": dataset}) | reporting.files(ctx, PAGE, {"dataset": dataset})
 
 
 def training_curve(ctx: Context, table: str, partition_name: str, key: str) -> Metadata:
@@ -194,40 +194,26 @@ def selection(ctx: Context, recipe: str) -> Metadata:
     trained = trained_on(ctx, recipe, "finetuned_checkpoint")
     if trained is not None and trained.is_earlier:
         metadata["checkpoint"] = dg.MetadataValue.text(f"The stored adapter was {trained.sentence}.")
-    return metadata | _files(ctx, "selection", {"recipe": recipe})
+    return metadata | reporting.files(ctx, "selection", {"recipe": recipe})
 
 
 def _page_plots(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
     """The plots of an artifact's page, which are not drawn a second time."""
     from vsel_platform.reports.html import figures
 
-    pointer = ctx.store.pointer(artifact, partition)
-    pages = [file.path for file in pointer.files if file.path.endswith(".html")] if pointer is not None else []
+    pages = [path for path in reporting.paths(ctx, artifact, partition) if path.endswith(".html")]
     shown = [plot for page in pages for plot in figures(ctx.store.files.read(page).decode())]
     return reporting.plots({plot.name: plot.png for plot in shown})
 
 
-def _files(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
-    """Where the files of an artifact lie: manifest, training file, plot page."""
-    pointer = ctx.store.pointer(artifact, partition)
-    metadata: Metadata = {}
-    for file in pointer.files if pointer is not None else ():
-        name = file.path.rsplit("/", 1)[-1]
-        label = (
-            "manifest" if name.startswith("manifest") else "plot page" if name.endswith(".html") else "training file"
-        )
-        metadata[label] = dg.MetadataValue.path(ctx.store.files.url(file.path))
-    return metadata
-
-
 def evaluation(ctx: Context, recipe: str, benchmark: str) -> Metadata:
     """Metrics with intervals; and before and after fine-tuning: which tasks were learned, which got worse."""
-    from vsel_platform.evaluation.gains import regressions, unjudged
+    from vsel_platform.evaluation.gains import regressions
     from vsel_platform.pipeline.benchmarks import read_benchmark
     from vsel_platform.pipeline.measured import answers_pointer, compared_with_base
     from vsel_platform.pipeline.trained import trained_on
     from vsel_platform.reports import markdown
-    from vsel_platform.reports.evaluation_plot import evaluation_bars
+    from vsel_platform.reports.evaluation_plot import evaluation_bars, nothing_right
 
     if any(answers_pointer(ctx, name, benchmark) is None for name in (BASE, recipe)):
         return metrics(ctx, recipe, benchmark)
@@ -252,7 +238,7 @@ def evaluation(ctx: Context, recipe: str, benchmark: str) -> Metadata:
     notes = (
         ([f"The adapter was {trained.sentence}."] if trained is not None else [])
         + regressions(results)
-        + unjudged(results)
+        + nothing_right(results, measure)
     )
     return (
         reporting.plots({f"{measure} and loss": evaluation_bars(results, title=title, measure=measure)})
@@ -265,6 +251,7 @@ def evaluation(ctx: Context, recipe: str, benchmark: str) -> Metadata:
 def metrics(ctx: Context, recipe: str, benchmark: str) -> Metadata:
     """Every metric of an evaluation with its interval."""
     from vsel_platform.reports import markdown
+    from vsel_platform.reports.leaderboard_plot import decimals
 
     pointer = ctx.store.pointer("evaluation", {"recipe": recipe, "benchmark": benchmark})
     stored = ctx.store.read(pointer).sort_by("position").to_pylist() if pointer is not None else []
@@ -272,7 +259,7 @@ def metrics(ctx: Context, recipe: str, benchmark: str) -> Metadata:
         (
             row["measure"],
             row["category"] or "all",
-            "-" if row["value"] is None else _value(row["value"], (row["low"], row["high"])),
+            _value(row["value"], (row["low"], row["high"]), decimals(row["unit"])),
             row["unit"],
             row["n_questions"],
             row["n_unparsed"],
@@ -284,9 +271,16 @@ def metrics(ctx: Context, recipe: str, benchmark: str) -> Metadata:
 
 
 def page(ctx: Context, artifact: str, partition: dict[str, str]) -> Metadata:
-    """Plots of a page, and where it lies."""
-    return _page_plots(ctx, artifact, partition) | _files(ctx, artifact, partition)
+    """Plots and tables of a page, and where it lies."""
+    shown = _page_plots(ctx, artifact, partition) | reporting.tables(ctx, artifact, partition)
+    return shown | reporting.files(ctx, artifact, partition)
 
 
-def _value(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.1f} ({interval[0]:.1f} to {interval[1]:.1f})"
+def _value(value: float | None, interval: tuple[float | None, float | None], digits: int = 1) -> str:
+    """A value with its interval; there is none of a single cluster of questions, or where it is not defined."""
+    low, high = interval
+    if value is None:
+        return "-"
+    if low is None or high is None or not low < high:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

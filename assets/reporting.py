@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,8 @@ from vsel_platform.pipeline.context import Context, StageResult
 from vsel_platform.tables import TABLES
 
 MAX_PLOT_BYTES = 100_000
+# Artifacts that hold a page and a Markdown file for each of several things, and what those are about.
+FILES_OF = {"leakage_page": "leaked questions", "leaderboard_page": "leaderboard"}
 
 
 def table_schema(table: str) -> dg.TableSchema:
@@ -42,6 +45,40 @@ def plot(png: bytes, title: str) -> dg.MarkdownMetadataValue:
 def plots(pngs: Mapping[str, bytes | None]) -> dict[str, Any]:
     """Those of some PNGs that there are, by title."""
     return {name: plot(png, name) for name, png in pngs.items() if png is not None}
+
+
+def files(ctx: Context, artifact: str, partition: dict[str, str]) -> dict[str, dg.MetadataValue]:
+    """Where the files of an artifact lie; a label is a key, so of several of a kind each has its name in it."""
+    found = [PurePosixPath(path) for path in paths(ctx, artifact, partition)]
+    kinds = [FILES_OF.get(artifact) or _kind(path) for path in found]
+    metadata: dict[str, dg.MetadataValue] = {}
+    for path, kind in zip(found, kinds, strict=True):
+        which = f": {path.name}" if kinds.count(kind) > 1 else ""
+        if artifact in FILES_OF:
+            which = f": {path.stem} ({'page' if path.suffix == '.html' else 'Markdown'})"
+        metadata[kind + which] = dg.MetadataValue.path(ctx.store.files.url(str(path)))
+    return metadata
+
+
+def _kind(path: PurePosixPath) -> str:
+    if path.name.startswith("manifest"):
+        return "manifest"
+    return "plot page" if path.suffix == ".html" else "training file"
+
+
+def tables(ctx: Context, artifact: str, partition: dict[str, str]) -> dict[str, dg.MetadataValue]:
+    """The Markdown files of an artifact."""
+    found = [PurePosixPath(path) for path in paths(ctx, artifact, partition) if path.endswith(".md")]
+    return {
+        f"{FILES_OF.get(artifact, 'table')}: {path.stem}": dg.MetadataValue.md(ctx.store.files.read(str(path)).decode())
+        for path in found
+    }
+
+
+def paths(ctx: Context, artifact: str, partition: dict[str, str]) -> list[str]:
+    """Paths of the files of an artifact in the store; none if there is no such artifact."""
+    pointer = ctx.store.pointer(artifact, partition)
+    return [file.path for file in pointer.files] if pointer is not None else []
 
 
 def stage_metadata(ctx: Context, result: StageResult) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from automation.instance import DRIVER_TAG, TARGET_TAG, WANT_TAG, driver_name, f
 from resources.failures import EXIT_CODE
 from vsel_platform.errors import NotMaterializedError, RunError, VselError
 from vsel_platform.pipeline.context import Context
+from vsel_platform.pipeline.outcome import outcome
 from vsel_platform.pipeline.plan import Step, next_steps
 from vsel_platform.worker import SIGNALS, end_with_parent
 
@@ -79,11 +80,18 @@ def materialize(defs: dg.Definitions, instance: dg.DagsterInstance, step: Step, 
     if not result.success:
         text = f"{step.target} failed in run {result.run_id}: {_why(result)}"
         raise RunError(text, _exit_code(result))
-    log(f"{step.asset} [{step.key}] {time.monotonic() - start:.1f} s")
-    for event in result.get_asset_materialization_events():
-        metadata = event.materialization.metadata
-        if "warning" in metadata and event.materialization.asset_key.to_user_string() == step.asset:
-            log(f"warning: {metadata['warning'].value}")
+    metadata = _metadata(result, step.asset)
+    told = outcome(step.asset, metadata)
+    log(f"{step.asset} [{step.key}] {time.monotonic() - start:.1f} s{': ' if told else ''}{told}")
+    if "warning" in metadata:
+        log(f"warning: {metadata['warning']}")
+
+
+def _metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    """What an asset of a run says about itself, as plain values."""
+    events = [event.materialization for event in result.get_asset_materialization_events()]
+    own = [found.metadata for found in events if found.asset_key.to_user_string() == asset]
+    return {name: value.value for metadata in own for name, value in metadata.items()}
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:

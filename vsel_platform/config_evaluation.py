@@ -53,7 +53,11 @@ class BenchmarkSettings(Settings):
     compat: Literal["llava", "official", "robust"] = Field(
         "official", description="How answers are read: as LLaVA's scripts, the benchmark's own or evaluation kits do."
     )
-    rows: int = Field(0, ge=0, description="Ask this many questions at most (whole images, stable choice); 0 = all.")
+    rows: int = Field(
+        0,
+        ge=0,
+        description="Ask about this many questions: whole images (stable choice) until there are as many; 0 = all.",
+    )
     max_new_tokens: int = Field(0, ge=0, description="Longest answer [tokens]; 0: what the format says.")
     losses: bool = Field(True, description="Loss of the right answer besides, where there is exactly one.")
     self_questioning: AskingSettings = AskingSettings()

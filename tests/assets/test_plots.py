@@ -15,7 +15,7 @@ from report_store import (
     report_context,
 )
 
-from assets import plots, signal_plots
+from assets import plots, reporting, signal_plots
 from vsel_platform.pipeline.context import Context
 from vsel_platform.reports.html import figures
 
@@ -181,6 +181,41 @@ def test_selection_has_its_tasks_and_files(ctx):
     assert {plot.name: plot.png for plot in figures(page)} == images(metadata)
 
 
+def publish_files(ctx, artifact, partition, directory, *names):
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_text(f"text of {name}")
+    ctx.store.publish_artifact(artifact, partition, directory)
+
+
+def test_every_file_of_an_artifact_has_a_label_of_its_own(tmp_path):
+    ctx = report_context(tmp_path)
+    publish_files(ctx, "leakage_page", {"recipe": "r"}, tmp_path / "a", "one.html", "one.md", "two.html", "two.md")
+    found = plots.page(ctx, "leakage_page", {"recipe": "r"})
+    paths = {label: Path(value.value).name for label, value in found.items() if isinstance(value, dg.PathMetadataValue)}
+    assert paths == {
+        "leaked questions: one (page)": "one.html",
+        "leaked questions: one (Markdown)": "one.md",
+        "leaked questions: two (page)": "two.html",
+        "leaked questions: two (Markdown)": "two.md",
+    }
+    publish_files(ctx, "leaderboard_page", {"benchmark": "b"}, tmp_path / "b", "loss.html", "f1.html")
+    board = plots.page(ctx, "leaderboard_page", {"benchmark": "b"})
+    assert set(board) == {"leaderboard: loss (page)", "leaderboard: f1 (page)"}
+    publish_files(ctx, "comparison", {"dataset": "d"}, tmp_path / "c", "page.html", "manifest.json", "1.json", "2.json")
+    assert set(reporting.files(ctx, "comparison", {"dataset": "d"})) == {
+        "plot page", "manifest", "training file: 1.json", "training file: 2.json"
+    }  # fmt: skip
+
+
+def test_markdown_of_an_artifact_is_shown(tmp_path):
+    ctx = report_context(tmp_path)
+    publish_files(ctx, "leakage_page", {"recipe": "r"}, tmp_path / "a", "one.html", "one.md", "two.md")
+    found = plots.page(ctx, "leakage_page", {"recipe": "r"})
+    texts = {name: value.value for name, value in found.items() if isinstance(value, dg.MarkdownMetadataValue)}
+    assert texts == {"leaked questions: one": "text of one.md", "leaked questions: two": "text of two.md"}
+
+
 def test_a_random_selection_needs_no_scores(tmp_path):
     ctx = report_context(tmp_path)
     publish_content(ctx, tmp_path)
@@ -216,6 +251,20 @@ def test_metrics_are_listed_with_intervals_and_what_was_not_understood(tmp_path)
     assert rows[0][2].startswith("40.0 (")
     assert rows[2][2:] == ["0.0 (0.0 to 3.6)", "percent", "100", "0"]  # exact binomial: nothing to resample
     assert [row[0] for row in rows[3:]] == ["loss"] * 3
+
+
+def test_a_metric_without_a_spread_is_shown_without_an_interval(tmp_path):
+    ctx = report_context(tmp_path)
+    row = {"measure": "accuracy", "category": "", "unit": "percent", "lower_is_better": False, "n_unparsed": 0}
+    cases = [(50.0, 50.0, 50.0), (50.0, None, None), (None, None, None), (50.0, 40.0, 61.0)]
+    rows = [
+        row | {"position": i, "category": str(i), "value": value, "low": low, "high": high, "n_questions": 2}
+        for i, (value, low, high) in enumerate(cases)
+    ]
+    rows.append(rows[-1] | {"measure": "loss", "unit": "nat/token", "value": 0.1234, "low": 0.1, "high": 0.2})
+    publish(ctx, "evaluation", {"recipe": "typical", "benchmark": "held_out"}, rows)
+    shown = [line.split(" | ")[2] for line in table_rows(plots.metrics(ctx, "typical", "held_out")["metrics"])]
+    assert shown == ["50.0", "50.0", "-", "50.0 (40.0 to 61.0)", "0.123 (0.100 to 0.200)"]
 
 
 def test_evaluation_says_when_its_adapter_is_older_than_the_selection(tmp_path):

@@ -1,6 +1,7 @@
 """Fine-tuning, evaluation, leaderboard and ruling as runs of the deployment."""
 
 import json
+import re
 
 import dagster as dg
 import pytest
@@ -57,6 +58,14 @@ def test_every_stage_is_a_run_of_its_job_in_order(driven):
     assert count == len(lines) == len(instance.get_runs())
     jobs = {run.job_name for run in instance.get_runs()}
     assert jobs >= {"train", "evaluate_base", "evaluate", "rank", "promote"}
+
+
+def test_lines_end_with_what_came_out(driven):
+    *_, lines, _ = driven
+    told = {line.split(" ")[0] + line.split("]")[0].split("[")[1]: line.partition(" s: ")[2] for line in lines}
+    assert re.fullmatch(r"exact match \d+\.\d % \(\d+\.\d to \d+\.\d\)", told["evaluationnew:held_out"])
+    assert told["promotionnew"].startswith("old stays: the benchmark has ")
+    assert told["leaderboardheld_out"] == told["leakagenew"] == ""
 
 
 def test_materializations_show_metrics_verdicts_plots_and_the_ruling(driven):

@@ -228,7 +228,11 @@ def test_lineage_doctor_gc_config(project):
     assert "rows.json  source file" in lineage
     assert {f["check"] for f in json.loads(output(project, "doctor", "--json"))} >= {"store", "conditional writes"}
     assert "would remove" in output(project, "gc", "--dry-run")
-    assert {f["check"] for f in json.loads(output(project, "doctor", "--json"))} >= {"image_encoder", "vlm"}
+    assert {f["check"] for f in json.loads(output(project, "doctor", "--json"))} >= {
+        "image_encoder",
+        "vlm",
+        "benchmarks.held_out",
+    }
     shown = json.loads(output(project, "config", "show", "--json"))
     assert shown["name"] == "small"
     assert "base_dir" not in shown

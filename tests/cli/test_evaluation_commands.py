@@ -1,6 +1,7 @@
 """leaderboard, upload, lmms-export, lmms-import on a small project that was trained once."""
 
 import json
+import re
 
 import pytest
 from small_project import write_small_project
@@ -57,7 +58,9 @@ def test_the_leaderboard_is_printed_as_a_table_as_json_and_as_a_page(project, tm
     assert [row["earlier"] for board in boards for row in board["rows"]] == [[], []]
     page = tmp_path / "page.html"
     output(project, "leaderboard", "held_out", "--page", str(page))
-    assert "<h1>Leaderboard: held_out</h1>" in page.read_text()
+    text = page.read_text()
+    assert "<h1>Leaderboard: held_out</h1>" in text
+    assert 0 < text.index(">Exact match</h2>") < text.index(">Loss</h2>")
 
 
 def test_rows_name_their_recipes_of_an_earlier_state():
@@ -83,13 +86,36 @@ def test_upload_writes_the_server_s_files(project, tmp_path):
 
 
 def test_answers_of_another_state_are_not_given_away(project, tmp_path):
+    settings = "(the base model, or files or settings of the benchmark, are others)"
     for name in ("random", "base"):
         changed = changed_copy(project, "max_new_tokens: 4", "max_new_tokens: 5")
         for command, benchmark in (("upload", "own"), ("lmms-export", "pope")):
             error = invoke(changed, command, benchmark, name, "--to", str(tmp_path / command)).exception
             assert isinstance(error, EvaluationError), error
-            assert f"no answers of {name}, as it is now, to {benchmark}; run `vsel run --train`" in str(error)
+            assert f"no answers of {name}, as it is now, to {benchmark} {settings}; run `vsel run" in str(error)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_changed_since_the_answers_were_given_is_named(project, tmp_path):
+    questions = project.with_name("other.jsonl")
+    lines = [json.loads(line) for line in project.with_name("questions.jsonl").read_text().splitlines()]
+    lines[0]["answers"] = ["zero"]
+    questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    changed = changed_copy(project, str(project.with_name("questions.jsonl")), str(questions))
+    error = invoke(changed, "upload", "own", "base", "--to", str(tmp_path)).exception
+    assert "to own (1 of 3 questions are others); run" in str(error)
+    images = f"{project.parent / 'images'}, max_new"
+    moved = changed_copy(project, images, images.replace("images", "elsewhere"))
+    error = invoke(moved, "lmms-export", "pope", "random", "--to", str(tmp_path / "x")).exception
+    assert "to pope (the pictures of 6 of 6 questions are others); run" in str(error)
+
+
+@pytest.mark.parametrize("command", ["upload", "lmms-export"])
+def test_a_name_that_nobody_has_is_refused_with_the_known_ones(project, tmp_path, command):
+    error = invoke(project, command, "pope", "nope", "--to", str(tmp_path / "x")).exception
+    assert isinstance(error, EvaluationError)
+    assert "'nope' is no recipe, and no answers to pope were imported" in str(error)
+    assert "known: base, random" in str(error)
 
 
 def changed_copy(project, old, new):
@@ -117,13 +143,29 @@ def test_answers_go_to_lmms_eval_and_come_back(project, tmp_path):
     log = tmp_path / "samples.jsonl"
     assert "6 answers" in output(project, "lmms-export", "pope", "random", "--to", str(log))
     told = output(project, "lmms-import", "pope", str(log), "--as", "elsewhere")
-    assert "n_questions: 6" in told
+    first, headline, *_ = told.splitlines()
+    assert first == "elsewhere: answers to 6 of 6 questions of pope"
+    assert re.fullmatch(r"f1 \d+\.\d % \(\d+\.\d to \d+\.\d\)", headline)
+    assert "warning" not in told
     ctx = open_context(project)
     own, other = (
         ctx.store.read_partition("answers", {"recipe": name, "benchmark": "pope"}, ["question_id", "answer", "score"])
         for name in ("random", "elsewhere")
     )
     assert own.sort_by("question_id").to_pylist() == other.sort_by("question_id").to_pylist()
+
+
+def test_questions_that_an_imported_file_leaves_out_are_told(project, tmp_path):
+    log, part = tmp_path / "samples.jsonl", tmp_path / "part.jsonl"
+    output(project, "lmms-export", "pope", "base", "--to", str(log))
+    part.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
+    told = output(project, "lmms-import", "pope", str(part), "--as", "part").splitlines()
+    assert told[0] == "part: answers to 2 of 6 questions of pope"
+    assert "warning: 4 of 6 questions have no answer in the file; they count as wrong" in told
+    output(project, "lmms-export", "pope", "part", "--to", str(tmp_path / "again.jsonl"))
+    error = invoke(project, "upload", "pope", "nope", "--to", str(tmp_path / "x")).exception
+    known = str(error).partition("known: ")[2].split(", ")
+    assert known[:2] == ["base", "random"] and "part" in known
 
 
 def test_evidence_goes_on_chunk_by_chunk_and_ends_with_the_leaderboard(project, tmp_path, monkeypatch):

@@ -60,6 +60,25 @@ def test_costs_are_means_of_what_is_known(answers):
     assert rows["good"].n_rows == 200
 
 
+@pytest.mark.parametrize(
+    ("seeds", "text"), [(1, "1 random seed,"), (2, "2 random seeds,"), (4, "4 random seeds,"), (5, "")]
+)
+def test_a_band_takes_five_random_seeds_and_the_note_says_so(seeds, text):
+    answers = Answers(np.random.default_rng(0), 40)
+    board = leaderboard(answers.runs({}, (5.0,), random=seeds), answers.clusters, n_resamples=20)
+    (band,) = board.bands
+    assert ((band.low, band.high) == (None, None)) == bool(text)
+    assert band.smallest <= band.mean <= band.largest
+    assert any(f"Budget 5%: {text} 5 are needed for a band." in note for note in board.notes) == bool(text)
+
+
+def test_a_band_of_shares_stays_possible():
+    runs = [Answers(np.random.default_rng(seed), 4, seed_sd=3.0).run("random", 5.0, seed) for seed in range(5)]
+    (band,) = leaderboard(runs, [str(i) for i in range(len(runs[0].measure.statistics))], n_resamples=20).bands
+    assert 0 <= band.low < band.high <= 100
+    assert (band.low, band.high) == (0, 100), "the spread of these reaches beyond"
+
+
 def test_the_random_band_is_where_one_more_random_run_falls():
     rng = np.random.default_rng(2)
     inside = 0

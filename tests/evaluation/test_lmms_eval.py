@@ -89,10 +89,10 @@ def test_a_log_without_ids_is_matched_by_position_if_it_is_complete(log):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ([{"doc": {"id": "9"}, "resps": [["x"]]}], "entry 1: question 9 is not"),
-        ([{"doc": {"id": "1"}, "resps": [["x"]]}] * 2, "entry 2: question 1 is answered twice"),
-        ([{"doc": {"id": "1"}, "resps": [[-3.0, False]]}], "entry 1: neither"),
-        ([{"doc": {"id": "1"}}], "entry 1: neither"),
+        ([{"doc": {"id": "9"}, "resps": [["x"]]}], "line 1: question 9 is not"),
+        ([{"doc": {"id": "1"}, "resps": [["x"]]}] * 2, "line 2: question 1 is answered twice"),
+        ([{"doc": {"id": "1"}, "resps": [[-3.0, False]]}], "line 1: neither"),
+        ([{"doc": {"id": "1"}}], "line 1: neither"),
     ],
 )
 def test_lines_that_do_not_fit_are_refused(log, samples, message):
@@ -132,10 +132,10 @@ def test_the_questions_of_an_image_are_told_apart_by_their_texts_or_else_their_o
 @pytest.mark.parametrize(
     ("samples", "problem"),
     [
-        ([mme_sample("x", "Is it green?")], "entry 1: asks 'is it green.*does not ask about OCR/a.jpg"),
-        ([mme_sample("x", "Is it red?")] * 2, "entry 2: question OCR/a.jpg#1 is answered twice"),
-        ([mme_sample("x", target="No")], "entry 1: has the target 'No', but the answer to question OCR/a.jpg#1"),
-        ([mme_sample("x")] * 3, "entry 3: question OCR/a.jpg#3 is not in the benchmark"),
+        ([mme_sample("x", "Is it green?")], "line 1: asks 'is it green.*does not ask about OCR/a.jpg"),
+        ([mme_sample("x", "Is it red?")] * 2, "line 2: question OCR/a.jpg#1 is answered twice"),
+        ([mme_sample("x", target="No")], "line 1: has the target 'No', but the answer to question OCR/a.jpg#1"),
+        ([mme_sample("x")] * 3, "line 3: question OCR/a.jpg#3 is not in the benchmark"),
     ],
 )
 def test_lines_that_fit_no_question_of_their_image_are_refused(log, samples, problem):

@@ -104,7 +104,7 @@ def test_all_right_against_all_wrong_is_better_without_spread():
     wrong, right = (ratio_measure("exact match", np.full(n, share), np.ones(n)) for share in (0.0, 1.0))
     found = decide([right], [wrong], [str(i) for i in range(n)])
     assert (found.ruling, found.difference, found.high) == ("promote", 100, 100)
-    assert 85 < found.low < 90
+    assert 75 < found.low < 80
     assert found.reason.startswith("All answers were alike: right of the candidate, wrong of the champion.")
     assert decide([wrong], [right], [str(i) for i in range(n)]).ruling == "keep"
 

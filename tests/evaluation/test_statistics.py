@@ -130,7 +130,16 @@ def test_a_measure_with_itself_differs_by_nothing():
     answers = Answers(np.random.default_rng(2))
     one = answers.measure()
     found = paired_difference(one, one, answers.clusters)
-    assert (found.estimate, found.low, found.high, found.share_not_above) == (0, 0, 0, 1)
+    reach = 100 * (1 - 0.025 ** (1 / len(set(answers.clusters))))
+    assert (found.estimate, found.share_not_above) == (0, 1)
+    assert (-found.low, found.high) == (pytest.approx(reach), pytest.approx(reach))
+
+
+def test_one_cluster_shows_no_difference():
+    found = paired_difference(accuracy([1] * 3), accuracy([0] * 3), ["a"] * 3)
+    assert (found.estimate, found.low, found.high) == (100, pytest.approx(-95), 100)
+    many = paired_difference(accuracy([1] * 40), accuracy([0] * 40), [str(i) for i in range(40)])
+    assert 80 < many.low < 90
 
 
 def test_what_is_not_defined_is_nan_and_counts_nowhere():

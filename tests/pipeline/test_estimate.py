@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections import defaultdict
 
@@ -204,6 +205,28 @@ def test_a_benchmark_that_cannot_be_read_is_an_error(fresh, text):
         file.write_text(text)
     with pytest.raises(DataError, match=r"questions\.json"):
         estimate(fresh.context({"benchmarks.held_out.questions": str(file)}), RECIPES, train=True)
+
+
+def test_a_benchmark_whose_images_are_elsewhere_is_an_error(copied):
+    moved = copied.context({"benchmarks.held_out.image_root": "nowhere"})
+    with pytest.raises(DataError, match=r"held_out\.image_root: none of 6 images is there \(the first is .*nowhere"):
+        estimate(moved, RECIPES, train=True)
+    assert estimate(moved, RECIPES, train=False).lines == []
+
+
+def test_self_questioning_is_counted_with_all_texts_of_the_longest_length(copied):
+    asking = {"questions": 2, "question_tokens": 5, "answer_tokens": 4}
+    changes = {"benchmarks.held_out.self_questioning": asking, "benchmarks.held_out.max_new_tokens": 4}
+    lines = by_stage(estimate(copied.context(changes), RECIPES, train=True))
+    line = lines["base_evaluation"]
+    assert (line.rows, line.model_passes) == (6, 6 * (1 + 4 + 1 + 7))  # 26 tokens are 7 answers of 4
+    assert "self-questioning is counted as if" in estimate(copied.context(changes), RECIPES, train=True).to_text()
+    assert lines["evaluation"].model_passes == 2 * line.model_passes
+    asked = copied.drive(RECIPES, changes, train=True)
+    timed = [f.read_text() for f in (copied.directory / "store" / "timings" / "base_evaluation").iterdir()]
+    assert any(json.loads(text)["units"] == line.model_passes for text in timed)
+    (trace,) = (found for found in asked if found.stage == "base_evaluation")
+    assert trace.metadata["tokens_per_answer"] + trace.metadata["plain_tokens_per_answer"] <= 2 * 26
 
 
 def test_a_missing_source_is_an_error(fresh):

@@ -95,7 +95,7 @@ def test_every_dataset_is_judged_against_its_own_random_runs(tmp_path):
     pages = {file.path.rsplit("/", 1)[-1]: ctx.store.files.read(file.path).decode() for file in result_files(ctx)}
     names = [plot.name for name, page in pages.items() if name.endswith(".html") for plot in figures(page)]
     assert len(names) == len({*names}) == 4, "the UI shows the figures of all pages by their names"
-    assert all(f"<h1>Dataset {name}</h1>" in pages["loss.html"] for name in ("shapes", "spare"))
+    assert all(f">Dataset {name}</h2>" in pages["loss.html"] for name in ("shapes", "spare"))
     assert pages["loss.md"].count("## Dataset") == 2
 
 

@@ -37,6 +37,11 @@ def findings(ctx):
     return {(found["question_id"], found["kind"]): found for found in table.to_pylist()}
 
 
+def pages(ctx):
+    files = ctx.store.require(PAGE, RANDOM).files
+    return {file.path.rsplit("/", 1)[-1]: ctx.store.files.read(file.path).decode() for file in files}
+
+
 def chosen(project):
     """Indices of the rows with pictures that the random recipe selected."""
     table = project.context().store.read_partition("selected_subset", RANDOM)
@@ -53,6 +58,11 @@ def test_a_benchmark_of_training_rows_stops_the_training_and_says_what_to_do(cop
     ctx = copied.context(setting)
     found = findings(ctx)
     assert {name for name, kind in found if kind == "image"} == {f"row-{i}#1" for i in chosen(copied)}
+    first = min(chosen(copied), key=lambda i: f"row-{i}#1")
+    asked, answer = (turn["value"].replace("<image>", "").strip() for turn in row(first)["conversations"][:2])
+    for name, text in pages(ctx).items():
+        assert asked in text and answer in text, name
+    assert f"id row-{first}, position {first}, " in pages(ctx)["own.html"]
     assert {found[name]["benchmark"] for name in found} == {"own"}
     with pytest.raises(NotMaterializedError, match="no_leakage"):
         run_checkpoint(ctx, "random")
@@ -156,7 +166,7 @@ def test_images_that_cannot_be_decoded_or_read_are_left_out_of_the_search_and_co
     assert ("row-901#1", "image") in findings(ctx)
     assert not any(name == "row-900#1" for name, _ in findings(ctx))
     assert result.metadata["own: images not read"] == ("1 of 2" if content is None else "0 of 2")
-    (page,) = (ctx.store.files.read(file.path).decode() for file in ctx.store.require(PAGE, RANDOM).files)
+    page = pages(ctx)["own.html"]
     assert ("1 of 2 images could not be read" in page) == (content is None)
 
 
@@ -181,8 +191,7 @@ def test_the_page_has_a_part_for_every_benchmark(copied, place):
     setting["benchmarks"] |= {"second": setting["benchmarks"]["own"]}
     ctx = copied.context(setting)
     run(ctx, "random")
-    names = {file.path.rsplit("/", 1)[-1] for file in ctx.store.require(PAGE, RANDOM).files}
-    assert names == {"own.html", "second.html"}
+    assert set(pages(ctx)) == {"own.html", "own.md", "second.html", "second.md"}
     assert {found["benchmark"] for found in ctx.store.read(ctx.store.pointer("leakage", RANDOM)).to_pylist()} == {
         "own",
         "second",

@@ -1,10 +1,10 @@
 import pytest
 from report_store import publish_answers, report_context
 
-from vsel_platform.errors import NotMaterializedError
+from vsel_platform.errors import EvaluationError, NotMaterializedError
 from vsel_platform.pipeline.asked import ASKED
 from vsel_platform.pipeline.benchmarks import read_benchmark
-from vsel_platform.pipeline.measured import compared_with_base, headline_measures, stored_measures
+from vsel_platform.pipeline.measured import compared_with_base, headline_measures, require_answers, stored_measures
 
 HALF = {"colour": (50, 1.0), "count": (0, 3.0)}
 
@@ -65,3 +65,20 @@ def test_a_base_model_that_was_asked_something_else_is_not_compared(ctx):
         metadata=dict(stored.metadata) | {ASKED: "other"},
     )
     assert compared_with_base(ctx, benchmark, "typical") == []
+
+
+def test_answers_of_a_former_checkpoint_are_refused_as_such(copied, tmp_path):
+    ctx = copied.context()
+    benchmark = read_benchmark(ctx, "held_out")
+    require_answers(ctx, benchmark, "random")
+    (tmp_path / "adapter.safetensors").write_bytes(b"new")
+    ctx.store.publish_artifact("finetuned_checkpoint", {"recipe": "random"}, tmp_path)
+    refused = r"no answers of random, as it is now, to held_out \(the stored ones are of another checkpoint\); run"
+    with pytest.raises(EvaluationError, match=refused):
+        require_answers(ctx, benchmark, "random")
+
+
+def test_who_was_never_asked_is_told_so(ctx):
+    benchmark = read_benchmark(ctx, "held_out")
+    with pytest.raises(EvaluationError, match=r"no answers of base, .* \(it was never asked\)"):
+        require_answers(ctx, benchmark, "base")

@@ -1,8 +1,9 @@
+import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from vsel_platform.evaluation.gains import TaskComparison
-from vsel_platform.reports.evaluation_plot import MAX_TASKS, evaluation_bars
+from vsel_platform.reports.evaluation_plot import MAX_TASKS, evaluation_bars, nothing_right
 from vsel_platform.reports.style import MAX_PNG_BYTES, WARNING
 
 RESULTS = [
@@ -59,6 +60,36 @@ def test_intervals_are_drawn_where_they_are(drawn):
     evaluation_bars(RESULTS[:1], title="T")
     ends = [segment[:, 0].tolist() for lines in drawn[0].axes[0].collections for segment in lines.get_segments()]
     assert ends == [[6, 16], [73, 86]]
+
+
+def test_a_single_cluster_has_no_interval(drawn):
+    one = TaskComparison("one", 2, 50, 50, (50, 50), (50, 50), (0, 0))
+    evaluation_bars([*RESULTS[:1], one], title="T")
+    assert sum(len(lines.get_segments()) for lines in drawn[0].axes[0].collections) == 2
+
+
+@pytest.mark.parametrize(
+    ("measure", "label"),
+    [("f1", "f1 [%]"), ("circular accuracy", "circular accuracy [%]"), ("accuracy", "accuracy [% of answers]")],
+)
+def test_only_a_share_of_answers_is_called_one(drawn, measure, label):
+    evaluation_bars(RESULTS, title="T", measure=measure)
+    assert drawn[0].axes[0].get_xlabel() == label
+
+
+def test_tasks_without_a_right_answer_are_told_for_the_metric_and_the_loss_if_there_is_one(drawn):
+    yes_no = TaskComparison("yes", 10, 0, 0, (0, 30), (0, 30), (0, 0))
+    assert nothing_right(RESULTS, "accuracy") == [
+        "No answer is right before or after in: caption. What was learned of them accuracy cannot show; their loss can."
+    ]
+    assert nothing_right([yes_no, RESULTS[2]], "f1") == [
+        "No answer is right before or after in: caption, yes. What was learned of them f1 cannot show."
+    ]
+    assert nothing_right(RESULTS[:2], "f1") == []
+    for results in (RESULTS, [yes_no]):
+        evaluation_bars(results, title="T")
+    ends = [next(t for t in (x.get_text() for x in f.findobj(Text)) if "without any right" in t) for f in drawn]
+    assert [text.endswith(": see the loss") for text in ends] == [True, False]
 
 
 def test_no_rows_are_no_plot():

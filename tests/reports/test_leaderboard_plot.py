@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from answer_models import Answers
@@ -85,7 +87,25 @@ def test_without_random_and_full_data_values_have_their_own_intervals(answers, f
     leaderboard_plot(found, title="T")
     figure = figures[0]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["not judged"]
-    assert any("Nothing is judged" in text.get_text() for text in figure.findobj(Text))
+    assert any("95 % interval of the value. Nothing is judged" in text.get_text() for text in figure.findobj(Text))
+
+
+def test_random_selections_alone_are_points_and_few_of_them_have_no_band(answers, figures):
+    found = leaderboard(answers.runs({}, (5.0,), random=2), answers.clusters, n_resamples=100)
+    leaderboard_plot(found, title="T")
+    texts = [text.get_text() for text in figures[0].findobj(Text)]
+    assert "Points: mean over the seeds. Nothing is judged, see the notes." in texts
+    assert "95 % of random runs" not in texts
+    assert "random runs" in texts
+
+
+def test_a_share_of_full_data_is_drawn_only_where_more_is_better(answers, figures):
+    found = board(answers)
+    for one in (found, replace(found, lower_is_better=True)):
+        leaderboard_plot(one, title="T")
+    more, less = ([text.get_text() for text in figure.findobj(Text)] for figure in figures)
+    assert "value  of full" in more and any(text.endswith(" %") for text in more)
+    assert "value" in less and not any(text.endswith(" %") for text in less)
 
 
 def test_beyond_sixteen_labels_the_rest_is_a_line(answers, figures):

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 from answer_models import Answers
 from figure_texts import colliding_texts
+from matplotlib.colors import to_hex
 from report_store import NASTY
 
 from vsel_platform.evaluation.promotion import decide
 from vsel_platform.reports import promotion as module
 from vsel_platform.reports.promotion import promotion_markdown, promotion_page, promotion_plot
-from vsel_platform.reports.style import MAX_PNG_BYTES, to_png
+from vsel_platform.reports.style import MAX_PNG_BYTES, PAPER, to_png
 
 NAMES = {"candidate": "new", "champion": "old"}
 
@@ -56,3 +57,6 @@ def test_texts_of_the_plot_meet_no_other(found, monkeypatch):
     assert low < found.low < found.high < high
     assert low < -found.max_loss
     assert colliding_texts(figure) == []
+    values = [text for text in figure.axes[0].texts if text.get_text()[0] in "+-0123456789"]
+    assert values
+    assert all(to_hex(text.get_bbox_patch().get_facecolor()) == PAPER for text in values), "no line runs through them"

@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Data selection for visual instruction tuning: signals computed once, selections as views of them.",
     epilog="Exit codes: 0 done, 1 error, 2 project file or option, 3 data, 4 store, 5 model, 6 selection or "
-    "verification, 7 query, 8 missing package.",
+    "verification, 7 query, 8 missing package, 9 evaluation.",
 )
 
 ProjectOption = Annotated[

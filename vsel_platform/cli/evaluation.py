@@ -1,7 +1,7 @@
 """Commands about evaluations: leaderboard, upload, lmms-export, lmms-import, evidence."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,8 +48,7 @@ def leaderboard(
     else:
         say(leaderboard_markdown(boards))
     if page is not None:
-        headline = [board for board in boards if board.measure == found.format.headline]
-        page.write_text(leaderboard_page(headline, title=f"Leaderboard: {benchmark}"), "utf-8")
+        page.write_text(leaderboard_page(boards, title=f"Leaderboard: {benchmark}"), "utf-8")
 
 
 def _marked(board: dict[str, Any], earlier: Collection[str]) -> dict[str, Any]:
@@ -116,13 +115,27 @@ def lmms_import(
     """Judge answers that were given elsewhere, with this project's metrics and intervals."""
     from vsel_platform.evaluation.lmms_eval import find_task, import_answers
     from vsel_platform.pipeline.benchmarks import read_benchmark
-    from vsel_platform.pipeline.imported_answers import publish_imported
+    from vsel_platform.pipeline.imported_answers import imported_metrics, publish_imported
 
     ctx = open_context(project)
     found = read_benchmark(ctx, benchmark)
     texts = import_answers(str(file), found.questions, find_task(found.settings.format, task))
-    for metric, value in publish_imported(ctx, found, name, texts).items():
-        say(f"{metric}: {value}")
+    told = publish_imported(ctx, found, name, texts)
+    say("\n".join(_imported(name, benchmark, told, imported_metrics(ctx, found, name))))
+
+
+def _imported(name: str, benchmark: str, told: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    """What was imported, its metrics, and what keeps them from telling all."""
+    n, missing = told["n_questions"], told["n_not_answered"]
+    unread = round(told["parse_failure_rate"] * n) - missing
+    lines = [f"{name}: answers to {n - missing:,} of {n:,} questions of {benchmark}", *metrics]
+    if missing:
+        lines.append(f"warning: {missing:,} of {n:,} questions have no answer in the file; they count as wrong")
+    if unread:
+        lines.append(f"nothing could be read out of {unread:,} answers")
+    if unknown := told.get("n_without_right_answer"):
+        lines.append(f"{unknown:,} of {n:,} questions have no right answer; they count in no metric")
+    return lines
 
 
 @app.command(epilog="Examples: vsel evidence;  vsel evidence --seeds 10 --budgets 5,10,20 --directory evidence")

@@ -70,7 +70,9 @@ def lineage(
 
 @app.command(epilog="Example: vsel doctor")
 def doctor(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -> None:
-    """Probe the store, the machine and the models' weights, and say what they may be used for."""
+    """Probe the store, the machine, the models' weights and the benchmarks, and say what they may be used for."""
+    from vsel_platform.pipeline.context import Context
+    from vsel_platform.pipeline.question_costs import benchmark_problem
     from vsel_platform.pipeline.used_models import used_models
     from vsel_platform.storage.doctor import Finding, diagnose
 
@@ -79,6 +81,10 @@ def doctor(project: ProjectOption = DEFAULT_PROJECT, json: JsonOption = False) -
     for model in used_models(loaded, list(loaded.recipes), train=True):
         status: Literal["ok", "warn"] = "ok" if model.available else "warn"
         findings.append(Finding(model.key, status, f"{model.model}: {model.detail}", model.advice))
+    for name in loaded.benchmarks:
+        problem = benchmark_problem(Context(loaded), name)
+        found = Finding(f"benchmarks.{name}", "warn" if problem else "ok", problem or "questions and images are there")
+        findings.append(found)
     if json:
         print_json([{"check": f.check, "status": f.status, "detail": f.detail, "advice": f.advice} for f in findings])
     else:

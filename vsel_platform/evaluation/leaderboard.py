@@ -74,7 +74,7 @@ class LeaderboardRow:
 
 @dataclass(frozen=True, slots=True)
 class RandomBand:
-    """Random runs at a budget: mean, extremes, and where one more run falls with 95 % chance (None below two)."""
+    """Random runs at a budget: mean, extremes, and where one more run falls with 95 % chance (None below five)."""
 
     budget: float
     n_seeds: int
@@ -249,9 +249,13 @@ def _band(random: RunGroup) -> RandomBand:
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
     n, mean, spread = len(random.runs), random.value, random.seed_sd
-    half = None if spread is None else float(stdtrit(n - 1, (1 + LEVEL) / 2)) * spread * math.sqrt(1 + 1 / n)
-    ends = (None, None) if half is None else (mean - half, mean + half)
-    return RandomBand(random.budget, n, mean, float(random.values.min()), float(random.values.max()), *ends)
+    low, high = None, None
+    if spread is not None and n >= MIN_RANDOM_SEEDS:
+        half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * spread * math.sqrt(1 + 1 / n)
+        low, high = mean - half, mean + half
+        if random.runs[0].measure.unit == "percent":
+            low, high = max(low, 0.0), min(high, 100.0)
+    return RandomBand(random.budget, n, mean, float(random.values.min()), float(random.values.max()), low, high)
 
 
 def _notes(
@@ -263,13 +267,13 @@ def _notes(
         if random is None:
             found.append(f"Budget {budget:g}{unit}: no random run, so no method is judged.")
         elif len(random.runs) < MIN_RANDOM_SEEDS:
-            found.append(
-                f"Budget {budget:g}{unit}: {len(random.runs)} random seeds, {MIN_RANDOM_SEEDS} are needed for a band."
-            )
+            seeds = f"{len(random.runs)} random seed{'s' if len(random.runs) > 1 else ''}"
+            found.append(f"Budget {budget:g}{unit}: {seeds}, {MIN_RANDOM_SEEDS} are needed for a band.")
     if not noise:
         found.append("No label has two seeds at a budget: the spread between seeds is unknown, nothing is judged.")
     if n_clusters < MIN_CLUSTERS:
-        found.append(f"{n_clusters} clusters of questions: below {MIN_CLUSTERS} nothing is judged.")
+        clusters = f"{n_clusters} cluster{'s' if n_clusters > 1 else ''}"
+        found.append(f"{clusters} of questions: below {MIN_CLUSTERS} nothing is judged.")
     empty = sorted({f"{g.label} at {g.budget:g}{unit}" for g in groups.values() if not math.isfinite(g.value)})
     if empty:
         found.append(f"No value, as the metric is not defined on its answers: {', '.join(empty)}.")

@@ -103,7 +103,7 @@ def import_answers(path: str, questions: Sequence[Question], task: LmmsTask) -> 
     line: no answer, a question that is not in the benchmark, two answers to one, or another right answer than
     that of the question in its place.
     """
-    entries = read_entries(path)
+    entries = read_entries(path, own=True)
     keys = _keys(entries, task)
     if keys and task.numbered:
         keys = _numbered(entries, keys, questions)

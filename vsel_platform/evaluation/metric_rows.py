@@ -10,6 +10,8 @@ from vsel_platform.evaluation.benchmark import Judgement, Measure, Question, rat
 from vsel_platform.evaluation.statistics import interval
 
 LOSS = "loss"
+HEADLINE = "headline"
+"""Key of an evaluation's metadata with the headline metric in words."""
 
 
 def loss_measures(questions: Sequence[Question], answers: Sequence[Mapping[str, Any]]) -> list[Measure]:
@@ -69,18 +71,36 @@ def metric_rows(
 
 
 def summary(headline: str, rows: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The headline metric with its interval, and counts."""
+    """The headline metric with its interval, in words and in numbers, and counts.
+
+    `n_without_right_answer` is there if such questions are: they count in no metric.
+    """
     found = next((row for row in rows if row["measure"] == headline and not row["category"]), None)
     unanswered = sum(answer["answer"] is None for answer in answers)
+    unknown = sum(not answer["right_answers"] for answer in answers)
     counts = {
         "n_questions": len(answers),
+        **({"n_without_right_answer": unknown} if unknown else {}),
         "n_not_answered": unanswered,
         "parse_failure_rate": sum(a["parsed"] is None for a in answers) / max(1, len(answers)),
         "tokens_per_answer": sum(answer["n_tokens"] for answer in answers) / max(1, len(answers) - unanswered),
     }
     if found is None or found["value"] is None:
         return counts
-    return {headline: found["value"], f"{headline}_low": found["low"], f"{headline}_high": found["high"], **counts}
+    values = {headline: found["value"], f"{headline}_low": found["low"], f"{headline}_high": found["high"]}
+    return {HEADLINE: metric_text(found), **values, **counts}
+
+
+def metric_text(row: Mapping[str, Any]) -> str:
+    """A row of the `evaluation` table as "accuracy 33.3 % (28.1 to 38.6)": value, unit, 95 % interval."""
+    form = ".3f" if row["unit"] == "nat/token" else ".1f"
+    name = row["measure"].replace("_", " ")
+    if row["value"] is None:
+        return f"{name} is not defined"
+    unit = "%" if row["unit"] == "percent" else row["unit"]
+    known = row["low"] is not None and row["high"] is not None
+    interval = f" ({row['low']:{form}} to {row['high']:{form}})" if known else ""
+    return f"{name} {row['value']:{form}} {unit}{interval}"
 
 
 def _known(value: float) -> float | None:

@@ -15,11 +15,11 @@ and the reason asks for more questions or seeds. With max_loss = margin the rule
 Where candidate and champion differ alike on every question there is nothing to resample: all answers of either are
 right, or all wrong, or both are right on the same questions. The bootstrap would give an interval without width, which
 claims too much: that n clusters show no other difference leaves open that a share of up to 1 - 0.025^(1/n) of all
-clusters has one (97.5 % bound of the exact binomial, Clopper and Pearson, Biometrika 26 (1934) 404), of at most 100
-percent points each. So the interval of a share is estimate +- 100 (1 - 0.025^(1/n)) percent points: 13.7 with 25
-clusters, below 5 from 72 on. Equal models are so promoted where the benchmark is large enough to rule the loss out, by
-the same rule as all others, whether they stand at 0, 40 or 100 %. A metric in another unit has no such bound: its
-interval is not defined, and the champion stays.
+clusters has one (97.5 % bound of the exact binomial, Clopper and Pearson, Biometrika 26 (1934) 404), of as many
+percent points as two shares can differ. So the interval of equal shares is +- 100 (1 - 0.025^(1/n)) percent points:
+13.7 with 25 clusters, below 5 from 72 on. Equal models are so promoted where the benchmark is large enough to rule
+the loss out, by the same rule as all others, whether they stand at 0, 40 or 100 %. A metric in another unit has no
+such bound: its interval is not defined, and the champion stays.
 """
 
 import math
@@ -37,7 +37,7 @@ from vsel_platform.evaluation.statistics import (
     cluster_numbers,
     counting_clusters,
     difference_of,
-    exact_reach,
+    ends_without_spread,
     resampled,
 )
 
@@ -186,8 +186,7 @@ def _without_spread(estimate: float, unit: str, n_clusters: int) -> tuple[float,
     """Ends of the interval where there is nothing to resample; see the top of this module."""
     if unit != "percent":
         return math.nan, math.nan
-    half = exact_reach(n_clusters)
-    return max(estimate - half, -100.0), min(estimate + half, 100.0)
+    return ends_without_spread(estimate, n_clusters)
 
 
 def _rule(

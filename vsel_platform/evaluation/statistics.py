@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +157,18 @@ def paired_difference(
     if math.isnan(estimate):
         return Difference(math.nan, math.nan, math.nan, math.nan)
     first, second = resampled([a, b], clusters, n_resamples=n_resamples, seed=seed)
-    return difference_of(estimate, first - second)
+    found = difference_of(estimate, first - second)
+    if found.low == found.high and a.unit == "percent":
+        low, high = ends_without_spread(estimate, counting_clusters([a, b], clusters))
+        return replace(found, low=low, high=high)
+    return found
+
+
+def ends_without_spread(difference: float, n_clusters: int) -> tuple[float, float]:
+    """95 % interval of a difference of two shares [percent points] that is the same on all of `n_clusters`: those that
+    were not asked may be different, as many as `exact_reach` leaves open, each by as much as shares can differ."""
+    reach = exact_reach(n_clusters) / 100
+    return difference - reach * (100 + difference), difference + reach * (100 - difference)
 
 
 def difference_of(estimate: float, draws: Floats) -> Difference:

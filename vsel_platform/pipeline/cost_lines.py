@@ -15,7 +15,7 @@ class Line:
 
     `n_bytes` are those of source files and images; None for stages that read neither, or where nothing is known.
     `exact` is False for estimates, and behind another stage, whose output decides. `seconds` are None where nothing
-    is known.
+    is known. `note`: what the counts mean, where that is not plain.
     """
 
     stage: str
@@ -25,6 +25,7 @@ class Line:
     n_bytes: int | None
     seconds: float | None
     exact: bool
+    note: str = ""
 
 
 def stage_line(
@@ -38,12 +39,13 @@ def stage_line(
     model: str = "",
     units: int | None = None,
     exact: bool = True,
+    note: str = "",
 ) -> Line | None:
     """The line of a stage, with the time of `units` of its work (rows, if they are not given); None without work."""
     if not partitions:
         return None
     seconds = known_seconds(ctx, stage, model, rows if units is None else units)
-    return Line(stage, partitions, rows, passes, n_bytes, seconds, exact)
+    return Line(stage, partitions, rows, passes, n_bytes, seconds, exact, note)
 
 
 def is_stale(ctx: Context, is_current: Callable[[Context, str], bool], key: str) -> bool:
@@ -87,6 +89,7 @@ class Estimate:
             lines.append(
                 "~ depends on what the stages before it find; a changed source is taken to keep the rows that it had"
             )
+        lines += dict.fromkeys(line.note for line in self.lines if line.note)
         if self.seconds is None:
             lines.append("times are known after the first run in this store: no stage has run under these models yet")
         elif any(line.seconds is None for line in self.lines):

@@ -26,6 +26,7 @@ from vsel_platform.pipeline import (
     training,
 )
 from vsel_platform.pipeline.context import Context, StageResult
+from vsel_platform.pipeline.outcome import outcome
 from vsel_platform.pipeline.plan import Step, next_steps
 
 MAX_STAGES = 100
@@ -87,9 +88,10 @@ def drive(ctx: Context, recipes: list[str], *, train: bool, log: Callable[[str],
         for step in steps:
             result = _run(ctx, step)
             results.append(result)
+            told = outcome(step.asset, result.metadata)
             log(
                 f"{step.asset} [{step.key}] {result.rows:,} rows, {result.computed:,} computed, "
-                f"{result.reused:,} reused, {result.seconds:.1f} s"
+                f"{result.reused:,} reused, {result.seconds:.1f} s{': ' if told else ''}{told}"
             )
             if "warning" in result.metadata:
                 log(f"warning: {result.metadata['warning']}")

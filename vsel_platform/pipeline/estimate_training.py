@@ -4,10 +4,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from vsel_platform.pipeline import evaluation, leaderboard, leakage, promotion, training
-from vsel_platform.pipeline.benchmarks import evaluation_key, read_benchmark
+from vsel_platform.pipeline.benchmarks import Benchmark, evaluation_key, read_benchmark
 from vsel_platform.pipeline.context import Context
 from vsel_platform.pipeline.cost_lines import Line, is_stale, stage_line
 from vsel_platform.pipeline.models import vlm_fingerprint
+from vsel_platform.pipeline.question_costs import model_passes, require_images
+
+SELF_QUESTIONING = "self-questioning is counted as if every text were as long as it may be: an upper bound"
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,36 @@ def _leakage(ctx: Context, names: list[str], recipes: Selections) -> Line | None
 
 
 def _evaluations(ctx: Context, judged: list[tuple[str, str]], trained: list[str]) -> Iterator[Line | None]:
-    """Questions that models are asked; answers of the same model to the same questions are only judged again."""
+    """Questions that models are asked; answers of the same model to the same questions are only judged again.
+
+    Raises DataError if none of a benchmark's images is there.
+    """
+    found = {name: read_benchmark(ctx, name) for name in ctx.project.benchmarks}
+    for benchmark in found.values():
+        require_images(benchmark)
+    stale = [name for name in found if is_stale(ctx, evaluation.base_is_current, name)]
+    asked = [found[name] for name in stale if not evaluation.is_answered(ctx, None, name)]
+    yield _asking(ctx, "base_evaluation", len(stale), asked)
+    asked = [found[b] for name, b in judged if name in trained or not evaluation.is_answered(ctx, name, b)]
+    yield _asking(ctx, "evaluation", len(judged), asked)
+
+
+def _asking(ctx: Context, stage: str, partitions: int, asked: list[Benchmark]) -> Line | None:
+    """Self-questioning benchmarks are counted as if all texts were as long as they may be."""
+    rows = sum(len(benchmark.questions) for benchmark in asked)
+    passes = sum(model_passes(benchmark) for benchmark in asked)
     model = vlm_fingerprint(ctx.project.vlm)
-    sizes = {benchmark: len(read_benchmark(ctx, benchmark).questions) for benchmark in ctx.project.benchmarks}
-    stale = [benchmark for benchmark in sizes if is_stale(ctx, evaluation.base_is_current, benchmark)]
-    asked = sum(sizes[benchmark] for benchmark in stale if not evaluation.is_answered(ctx, None, benchmark))
-    yield stage_line(ctx, "base_evaluation", len(stale), asked, passes=asked, model=model)
-    asked = sum(sizes[b] for name, b in judged if name in trained or not evaluation.is_answered(ctx, name, b))
-    yield stage_line(ctx, "evaluation", len(judged), asked, passes=asked, model=model)
+    return stage_line(
+        ctx,
+        stage,
+        partitions,
+        rows,
+        passes=passes,
+        model=model,
+        units=passes,
+        exact=passes == rows,
+        note=SELF_QUESTIONING if passes > rows else "",
+    )
 
 
 def _leaderboards(ctx: Context, judged: list[tuple[str, str]]) -> Line | None:

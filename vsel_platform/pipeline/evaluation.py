@@ -29,6 +29,7 @@ from vsel_platform.pipeline.equal_budget import compared_with_plain
 from vsel_platform.pipeline.models import confirm_weights, vlm_fingerprint
 from vsel_platform.pipeline.parts import PartLog
 from vsel_platform.pipeline.quality import publish_checked
+from vsel_platform.pipeline.question_costs import model_passes
 from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.signals.windows import WINDOW_ROWS, WindowOptions
 from vsel_platform.storage.pointers import Pointer
@@ -151,7 +152,8 @@ def _run(ctx: Context, stage: str, recipe: str, name: str, wanted: Inputs, check
     _log(ctx, recipe, name, own).clear()
     seconds = time.perf_counter() - start
     if computed:
-        record_rate(ctx, stage, vlm_fingerprint(ctx.project.vlm), computed, seconds)
+        passes = round(model_passes(benchmark) * computed / len(answers))
+        record_rate(ctx, stage, vlm_fingerprint(ctx.project.vlm), passes, seconds)
     return StageResult(
         stage,
         {"key": name if checkpoint is None else evaluation_key(recipe, name)},

@@ -8,6 +8,7 @@ import pyarrow as pa
 from vsel_platform.config_evaluation import BASE
 from vsel_platform.errors import EvaluationError
 from vsel_platform.evaluation.answering import Answer
+from vsel_platform.evaluation.metric_rows import metric_text
 from vsel_platform.identity import fingerprint
 from vsel_platform.pipeline.benchmarks import Benchmark, benchmark_fingerprint
 from vsel_platform.pipeline.context import Context
@@ -45,3 +46,9 @@ def publish_imported(ctx: Context, benchmark: Benchmark, name: str, texts: Seque
         data = pa.Table.from_pylist(content, schema=TABLES[table].arrow_schema())
         publish_checked(ctx, table, partition, data, metadata=metadata, **lineage)
     return metadata
+
+
+def imported_metrics(ctx: Context, benchmark: Benchmark, name: str) -> list[str]:
+    """Metrics of imported answers over all questions with their intervals, in words; the headline first."""
+    stored = ctx.store.read_partition("evaluation", {"recipe": name, "benchmark": benchmark.name})
+    return [metric_text(row) for row in stored.sort_by("position").to_pylist() if not row["category"]]

@@ -22,7 +22,7 @@ from vsel_platform.pipeline.selection_cost import selection_seconds
 from vsel_platform.pipeline.timing import record_rate
 from vsel_platform.tables import TABLES
 
-CODE = "leaderboard-2"
+CODE = "leaderboard-3"
 PAGE = "leaderboard_page"
 
 

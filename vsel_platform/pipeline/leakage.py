@@ -31,7 +31,9 @@ from vsel_platform.tables import TABLES
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CODE = "leakage-2"
+    from vsel_platform.reports.leak_texts import Texts
+
+CODE = "leakage-3"
 PAGE = "leakage_page"
 IMAGE_SIGNAL = "benchmark_images"
 """Embeddings of benchmarks' images: a table of their own, so that no data set's vectors have strangers among them."""
@@ -39,9 +41,10 @@ IMAGE_SIGNAL = "benchmark_images"
 
 @dataclass(frozen=True)
 class _Search:
-    """What was found of a benchmark, how many images it has, and how many of them could not be read."""
+    """What was found of a benchmark, in words too, how many images it has, how many of them could not be read."""
 
     leaks: Leakage
+    texts: "Texts"
     n_images: int
     n_unread: int
 
@@ -114,18 +117,20 @@ def run(ctx: Context, recipe: str) -> StageResult:
 
 
 def _publish_page(ctx: Context, recipe: str, found: dict[str, _Search], lineage: dict[str, Any]) -> None:
-    from vsel_platform.reports.leakage import leakage_page
+    from vsel_platform.reports.leakage import leakage_markdown, leakage_page
 
     with tempfile.TemporaryDirectory() as name:
         for benchmark, own in found.items():
             page = leakage_page(
                 own.leaks,
+                own.texts,
                 benchmark=benchmark,
                 dataset=f"the selection {recipe}",
                 n_images=own.n_images,
                 n_unread=own.n_unread,
             )
             (Path(name) / f"{benchmark}.html").write_text(page, "utf-8")
+            (Path(name) / f"{benchmark}.md").write_text(leakage_markdown(own.leaks, own.texts), "utf-8")
         ctx.store.publish_artifact(PAGE, {"recipe": recipe}, Path(name), **lineage)
 
 
@@ -146,6 +151,8 @@ def _table(found: dict[str, _Search]) -> pa.Table:
 
 
 def _searched(ctx: Context, benchmark: Benchmark, dataset: str, rows: list[ModelRow]) -> _Search:
+    from vsel_platform.reports.leak_texts import texts_of
+
     identity, n_unread = _identities(benchmark)
     questions = [
         BenchmarkText(
@@ -159,7 +166,8 @@ def _searched(ctx: Context, benchmark: Benchmark, dataset: str, rows: list[Model
     training = (TrainingText(row.sample_id, row.images, row.turns) for row in rows)
     near = _near(ctx, benchmark, identity, rows) if _embedded(ctx, dataset) else []
     leaks = find_leaks(questions, training, near, n_words=ctx.project.evaluation.leakage.words)
-    return _Search(leaks, len(identity) + n_unread, n_unread)
+    texts = texts_of(ctx, dataset, benchmark.questions, rows, leaks)
+    return _Search(leaks, texts, len(identity) + n_unread, n_unread)
 
 
 def _identities(benchmark: Benchmark) -> tuple[dict[str, str], int]:

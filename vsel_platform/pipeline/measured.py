@@ -1,10 +1,11 @@
 """Stored evaluations as measures over the questions of a benchmark."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from vsel_platform.config_evaluation import BASE
 from vsel_platform.errors import EvaluationError, NotMaterializedError
-from vsel_platform.evaluation.benchmark import Judgement, Measure
+from vsel_platform.evaluation.benchmark import Judgement, Measure, Question
 from vsel_platform.evaluation.gains import TaskComparison, compare
 from vsel_platform.evaluation.metric_rows import LOSS, loss_measures
 from vsel_platform.pipeline.asked import ASKED
@@ -32,7 +33,8 @@ def stored_texts(ctx: Context, benchmark: Benchmark, recipe: str) -> list[str | 
 
 def require_answers(ctx: Context, benchmark: Benchmark, recipe: str, *, whole: bool = False) -> None:
     """Raise EvaluationError unless the stored answers of a recipe or of the base model are those of its present
-    checkpoint to the present questions; with `whole`, also if the setting `rows` leaves questions out.
+    checkpoint to the present questions, or if nobody of that name has answered; with `whole`, also if the setting
+    `rows` leaves questions out.
 
     Answers that were given elsewhere are taken as they are.
     """
@@ -43,14 +45,50 @@ def require_answers(ctx: Context, benchmark: Benchmark, recipe: str, *, whole: b
             answered = False
         if not answered:
             raise EvaluationError(
-                f"there are no answers of {recipe}, as it is now, to {benchmark.name}; run `vsel run --train`"
+                f"there are no answers of {recipe}, as it is now, to {benchmark.name} "
+                f"({_why_not(ctx, benchmark, recipe)}); run `vsel run --train`"
             )
+    elif answers_pointer(ctx, recipe, benchmark.name) is None:
+        known = ", ".join([BASE, *ctx.project.recipes, *_imported(ctx, benchmark)])
+        raise EvaluationError(
+            f"{recipe!r} is no recipe, and no answers to {benchmark.name} were imported under that name; known: {known}"
+        )
     left_out = _left_out(ctx, benchmark) if whole else 0
     if left_out:
         raise EvaluationError(
             f"benchmarks.{benchmark.name}.rows leaves {left_out:,} questions out, and the server wants all; set it to "
             "0 and run `vsel run --train`"
         )
+
+
+def _imported(ctx: Context, benchmark: Benchmark) -> list[str]:
+    """Names under which answers that were given elsewhere are kept."""
+    names = {p.partition["recipe"] for p in ctx.store.pointers("answers") if p.partition["benchmark"] == benchmark.name}
+    return sorted(names - {BASE, *ctx.project.recipes})
+
+
+def _why_not(ctx: Context, benchmark: Benchmark, recipe: str) -> str:
+    """What sets the stored answers of a recipe or of the base model apart from present ones."""
+    stored = answers_pointer(ctx, recipe, benchmark.name)
+    if stored is None:
+        return "it was never asked"
+    told = []
+    checkpoint = ctx.store.pointer("finetuned_checkpoint", {"recipe": recipe}) if recipe != BASE else None
+    if recipe != BASE and (checkpoint is None or checkpoint.reference not in stored.inputs):
+        told.append("the stored ones are of another checkpoint")
+    read = ctx.store.read(stored, ["question_id", "prompt", "right_answers", "image_state"])
+    rows = {row["question_id"]: row for row in read.to_pylist()}
+    present = {question.question_id: question for question in benchmark.questions}
+    both = [(rows[name], question) for name, question in present.items() if name in rows]
+    changed = len(rows.keys() ^ present.keys()) + sum(_asked_otherwise(row, question) for row, question in both)
+    pictures = sum(row["image_state"] != benchmark.image_state(question.images) for row, question in both)
+    told += [f"{changed:,} of {len(present):,} questions are others"] if changed else []
+    told += [f"the pictures of {pictures:,} of {len(present):,} questions are others"] if pictures else []
+    return "; ".join(told) or "the base model, or files or settings of the benchmark, are others"
+
+
+def _asked_otherwise(row: Mapping[str, Any], question: Question) -> bool:
+    return (row["prompt"], row["right_answers"]) != (question.turns[-1][1], list(question.answers))
 
 
 def _left_out(ctx: Context, benchmark: Benchmark) -> int:

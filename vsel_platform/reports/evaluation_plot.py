@@ -24,6 +24,8 @@ MAX_TASKS = 20
 ROW_PX = 40
 BAR = 0.32
 HATCH = "////"
+# Metrics that are a share of right answers; F1 or a share of whole groups of questions is none.
+ANSWER_SHARES = ("exact match", "accuracy", "multiple choice")
 
 
 def evaluation_bars(results: Sequence[TaskComparison], *, title: str, measure: str = "exact match") -> bytes | None:
@@ -43,9 +45,10 @@ def evaluation_bars(results: Sequence[TaskComparison], *, title: str, measure: s
         exact.barh(row - 0.18, result.base, BAR, **_solid(POOL))
         exact.barh(row + 0.18, result.tuned, BAR, **tuned)
         for y, interval in ((row - 0.18, result.base_interval), (row + 0.18, result.tuned_interval)):
-            exact.hlines(y, *interval, color=INK, linewidth=1.3)
+            if interval[0] < interval[1]:
+                exact.hlines(y, *interval, color=INK, linewidth=1.3)
         _loss(loss, row, result)
-    style_axes(exact, xlabel=f"{measure} [{_unit(results[0].unit)}]", grid="x")
+    style_axes(exact, xlabel=f"{measure} [{_unit(results[0].unit, measure)}]", grid="x")
     style_axes(loss, xlabel="loss [nat/token]", grid="x")
     _tasks(exact, shown, more)
     exact.set_xlim(0, 100 if results[0].unit == "percent" else None)
@@ -57,12 +60,25 @@ def evaluation_bars(results: Sequence[TaskComparison], *, title: str, measure: s
 def _subtitle(results: Sequence[TaskComparison]) -> str:
     counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in ("learned", "worse")}
     text = f"{counts['learned']} of {len(results)} tasks learned (beyond the 95 % interval), {counts['worse']} worse"
-    never = sum(r.never_right for r in results)
-    return text + (f"; {counted(never, 'task')} without any right answer: see the loss" if never else "")
+    never = [r for r in results if r.never_right]
+    loss = ": see the loss" if any(r.tuned_loss is not None for r in never) else ""
+    return text + (f"; {counted(len(never), 'task')} without any right answer{loss}" if never else "")
 
 
-def _unit(unit: str) -> str:
-    return "% of answers" if unit == "percent" else unit
+def nothing_right(results: Sequence[TaskComparison], measure: str) -> list[str]:
+    """A sentence about the tasks of which no answer is right before or after; none if there is no such task."""
+    never = [r for r in results if r.never_right]
+    if not never:
+        return []
+    loss = "; their loss can" if all(r.tuned_loss is not None for r in never) else ""
+    tasks = ", ".join(sorted({r.task for r in never}))
+    return [f"No answer is right before or after in: {tasks}. What was learned of them {measure} cannot show{loss}."]
+
+
+def _unit(unit: str, measure: str) -> str:
+    if unit != "percent":
+        return unit
+    return "% of answers" if measure in ANSWER_SHARES else "%"
 
 
 def _solid(colour: str) -> dict[str, Any]:

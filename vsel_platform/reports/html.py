@@ -19,13 +19,15 @@ _STYLE = """
 :root { color-scheme: light dark; --paper: #f6f8fa; --card: #ffffff; --ink: #1f2933; --muted: #5f6b78;
   --line: #e1e6eb; --accent: #0072b2; --warn: #a34700; --warn-paper: #fff4ea; }
 @media (prefers-color-scheme: dark) { :root { --paper: #12171c; --card: #1b2229; --ink: #e4e9ee;
-  --muted: #9aa7b4; --line: #2d3740; --accent: #6cb8e6; --warn: #ffb27a; --warn-paper: #33251a; }
-  figure img { filter: brightness(.9); } }
+  --muted: #9aa7b4; --line: #2d3740; --accent: #6cb8e6; --warn: #ffb27a; --warn-paper: #33251a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1000px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 26px; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 36px 0 12px; }
+h3 { font-size: 15px; margin: 24px 0 8px; }
+h2.part { margin: 56px 0 4px; padding-top: 20px; border-top: 1px solid var(--line); }
+h1 + h2.part { margin-top: 28px; padding-top: 0; border-top: 0; }
 p { margin: 0 0 8px; } .lead { color: var(--muted); }
 a { color: var(--accent); }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 24px 0 0; }
@@ -34,7 +36,7 @@ dt { color: var(--muted); font-size: 13px; }
 dd { margin: 0; font-size: 17px; font-weight: 600; overflow-wrap: anywhere; }
 .notes { background: var(--warn-paper); color: var(--warn); border-radius: 10px; padding: 12px 16px 12px 34px;
   margin: 0; }
-.scroll { overflow-x: auto; padding: 0; }
+.scroll { overflow-x: auto; padding: 0; } .scroll + p, section + p { margin-top: 12px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 12px; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 tr:last-child td { border-bottom: 0; }
@@ -42,11 +44,15 @@ th { color: var(--muted); font-weight: 500; vertical-align: bottom; }
 tbody th { color: var(--ink); background: var(--paper); }
 .n { text-align: right; white-space: nowrap; } th.n { white-space: normal; }
 .small { display: block; color: var(--muted); font-size: 12px; }
-.text { min-width: 240px; overflow-wrap: anywhere; }
+.text { min-width: 240px; overflow-wrap: anywhere; } .line { white-space: nowrap; }
+.name { min-width: 150px; overflow-wrap: anywhere; }
 code { font: 12px ui-monospace, monospace; color: var(--muted); }
 figure { margin: 0 0 16px; background: #ffffff; border: 1px solid var(--line); border-radius: 10px; padding: 10px;
   text-align: center; }
-figure img { max-width: 100%; height: auto; }
+figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
+/* Plots are drawn on white: in the dark their paper takes the colour of the card. */
+@media (prefers-color-scheme: dark) { figure { background: #e3e7eb; border-color: transparent; }
+  figure img { mix-blend-mode: multiply; } }
 """
 
 
@@ -101,9 +107,9 @@ def _facts(report: SelectionReport) -> str:
     return f"<dl>{''.join(items)}</dl>"
 
 
-def section(heading: str, content: str) -> str:
-    """A part with a heading; nothing without content."""
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>" if content else ""
+def section(heading: str, content: str, level: int = 2) -> str:
+    """A part with a heading of a level; nothing without content."""
+    return f"<section>\n<h{level}>{escape(heading)}</h{level}>\n{content}\n</section>" if content else ""
 
 
 def notes(notes: Sequence[str]) -> str:

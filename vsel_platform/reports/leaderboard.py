@@ -17,6 +17,7 @@ from vsel_platform.reports.style import counted, number
 
 HEADERS = (
     "Method",
+    "Recipes",
     "Budget",
     "Rows",
     "Seeds",
@@ -28,53 +29,75 @@ HEADERS = (
     "Selection",
     "Training",
 )
-# A page is narrower: budgets are lines of their own, seeds and selection stand below a figure.
+RELATIVE = "Of full data"
+MAX_RECIPES = 4
+# A page is narrower: budgets are lines of their own; recipes, seeds and selection stand below another text.
 _PAGE_HEADERS = ("Method", "Rows", "Value", "Of full data", "Difference to random", "Verdict", "Rank", "Training")
+# Columns of texts; all others are numbers.
+_KINDS = {"Method": "name", "Verdict": "text"}
 
 
 def leaderboard_page(boards: Sequence[Leaderboard], *, title: str) -> str:
-    """The page of one metric as one HTML document, a part for every dataset: verdicts, plot, table, random runs, rank
-    stability, and how it was judged."""
+    """The page of leaderboards as one HTML document, a part for each: verdicts, plot, table, random runs, rank
+    stability; then how all are judged."""
     body = [f"<h1>{escape(title)}</h1>"]
     for board in boards:
-        body += _part(board, title, f", {board.dataset}" if len(boards) > 1 else "")
-    return document(title, body)
+        body += _part(board, boards, title)
+    judged = "".join(f"<p>{escape(text)}</p>" for text in explanation(boards))
+    return document(title, [*body, section("How it is judged", judged)])
 
 
-def _part(board: Leaderboard, title: str, suffix: str) -> list[str]:
-    """Sections of a board; `suffix` names its dataset where there are several."""
-    plot = leaderboard_plot(board, title=title + suffix)
-    name = f"leaderboard, {board.measure.replace('_', ' ')}{suffix}"
+def _part(board: Leaderboard, boards: Sequence[Leaderboard], title: str) -> list[str]:
+    """Sections of a board, below a heading where there are several."""
+    measure = board.measure.replace("_", " ")
+    dataset = board.dataset if len({one.dataset for one in boards}) > 1 else ""
+    names = [f"dataset {dataset}"] if dataset else []
+    names += [measure] if len({one.measure for one in boards}) > 1 else []
+    name = ", ".join(names)
+    plot = leaderboard_plot(board, title=", ".join([title, *names]))
+    figure_name = ", ".join(["leaderboard", measure, *([dataset] if dataset else [])])
+    level = 3 if name else 2
     return [
-        f"<h1>Dataset {escape(board.dataset)}</h1>" if suffix else "",
+        f'<h2 class="part">{escape(name[0].upper() + name[1:])}</h2>' if name else "",
         f'<p class="lead">{escape(summary(board))}</p>',
-        section("Notes", notes(board.notes)),
-        section("Plot", figure(Plot(name, plot)) if plot else ""),
-        section("Methods", _methods(board)),
-        section("Random runs", _random(board)),
-        section("Does the ranking hold?", _agreements(board)),
-        section("How it is judged", "".join(f"<p>{escape(text)}</p>" for text in explanation(board))),
+        section("Notes", notes(board.notes), level),
+        section("Plot", figure(Plot(figure_name, plot)) if plot else "", level),
+        section("Methods", _methods(board), level),
+        section("Random runs", _random(board), level),
+        section("Does the ranking hold?", _agreements(board), level),
+        *(f'<p class="lead">{escape(text)}</p>' for text in spread(board)),
     ]
 
 
 def leaderboard_markdown(boards: Sequence[Leaderboard]) -> str:
-    """The tables in Markdown, each with its summary, notes and explanation; datasets are headings where there are
-    several."""
+    """The tables in Markdown, each with its summary and notes, then what holds for all; datasets are headings where
+    there are several."""
     several = len({board.dataset for board in boards}) > 1
     texts = []
     dataset = None
     for board in boards:
         if several and board.dataset != dataset:
             dataset = board.dataset
-            texts.append(f"## Dataset {dataset}\n")
+            texts.append(f"## Dataset {dataset}")
         texts.append(_markdown(board))
-    return "\n".join(texts)
+    return "\n\n".join([*texts, *explanation(boards)]) + "\n"
 
 
 def _markdown(board: Leaderboard) -> str:
-    rows = [[Long(text if not small else f"{text} ({small})") for text, small in _texts(board, r)] for r in board.rows]
-    parts = [summary(board), markdown_table(HEADERS, rows), *(f"Note: {note}" for note in board.notes)]
-    return "\n\n".join([*parts, *explanation(board)]) + "\n"
+    headers = _shown(board, HEADERS)
+    rows = []
+    for row in board.rows:
+        texts = _texts(board, row)
+        cells = (texts[name] for name in headers)
+        rows.append([Long(f"{text} ({small})" if small else text) for text, small in cells])
+    parts = [summary(board), markdown_table(headers, rows), *(f"Note: {note}" for note in board.notes)]
+    return "\n\n".join([*parts, *spread(board)])
+
+
+def _shown(board: Leaderboard, headers: Sequence[str]) -> list[str]:
+    """Columns of a board: a share of full data only where there are such data and more is better."""
+    relative = not board.lower_is_better and any(row.relative is not None for row in board.rows)
+    return [name for name in headers if name != RELATIVE or relative]
 
 
 def summary(board: Leaderboard) -> str:
@@ -92,19 +115,30 @@ def summary(board: Leaderboard) -> str:
     return f"{what} Of {counted(board.n_comparisons, 'comparison')} with random selection: {told}."
 
 
-def explanation(board: Leaderboard) -> list[str]:
-    """How values, intervals and verdicts came about, one paragraph each."""
+def explanation(boards: Sequence[Leaderboard]) -> list[str]:
+    """How the values, intervals and verdicts of all boards came about, one paragraph each."""
+    resamples = " or ".join(number(n) for n in sorted({board.n_resamples for board in boards}))
     texts = [
         "Value is the mean over the seeds; the range below is its 95 % interval. Intervals resample whole clusters of "
-        f"questions ({number(board.n_resamples)} times, the same ones for all runs) and add the spread between seeds."
+        f"questions ({resamples} times, the same ones for all runs) and add the spread between seeds."
     ]
-    if board.critical is not None:
+    if any(board.critical is not None for board in boards):
         texts.append(
             "Difference to random compares with the mean of the random runs of the same budget on the same questions. "
-            "Its range is the 95 % interval of this one comparison; the adjusted one, beside the verdict, is "
-            f"{board.critical:.2f} standard errors wide to either side, so that all {number(board.n_comparisons)} "
-            "adjusted intervals hold together with 95 % confidence. A verdict needs an adjusted interval without 0: "
-            "among many methods the luckiest would look better than random by itself."
+            "Its range is the 95 % interval of this one comparison; the adjusted one, beside the verdict, is wider, so "
+            "that all adjusted intervals of a table hold together with 95 % confidence. A verdict needs an adjusted "
+            "interval without 0: among many methods the luckiest would look better than random by itself."
+        )
+    return texts
+
+
+def spread(board: Leaderboard) -> list[str]:
+    """How wide the adjusted intervals of a board are, and how much its seeds scatter."""
+    texts = []
+    if board.critical is not None:
+        texts.append(
+            f"Adjusted intervals of {counted(board.n_comparisons, 'comparison')}: {board.critical:.2f} standard errors "
+            "to either side."
         )
     digits = decimals(board.unit) + 1
     groups: dict[SeedNoise, list[float]] = {}
@@ -121,34 +155,32 @@ def explanation(board: Leaderboard) -> list[str]:
 
 
 def _methods(board: Leaderboard) -> str:
+    headers = _shown(board, _PAGE_HEADERS)
     rows = []
     budget = None
     for row in board.rows:
         if row.budget != budget:
             budget = row.budget
-            rows.append([f'<th colspan="{len(_PAGE_HEADERS)}">Budget {escape(_budget(board, budget))}</th>'])
-        texts = dict(zip(HEADERS, _texts(board, row), strict=True))
-        rows.append(
-            [
-                cell(row.label),
-                cell(number(row.n_rows), "n", counted(row.n_seeds, "seed")),
-                *(cell(texts[name][0], "n", texts[name][1]) for name in HEADERS[4:7]),
-                cell(texts["Verdict"][0], "text", texts["Verdict"][1]),
-                cell(texts["Rank"][0], "n", texts["Rank"][1]),
-                cell(texts["Training"][0], "n", f"selection {texts['Selection'][0]}"),
-            ]
-        )
-    return table(_PAGE_HEADERS, rows, numeric=(1, 2, 3, 4, 6, 7))
+            rows.append([f'<th colspan="{len(headers)}">Budget {escape(_budget(board, budget))}</th>'])
+        texts = _texts(board, row)
+        small = {
+            "Method": texts["Recipes"][0],
+            "Rows": counted(row.n_seeds, "seed"),
+            "Training": f"selection {texts['Selection'][0]}",
+        }
+        rows.append([cell(texts[name][0], _KINDS.get(name, "n"), small.get(name, texts[name][1])) for name in headers])
+    return table(headers, rows, numeric=[i for i, name in enumerate(headers) if name not in _KINDS])
 
 
-def _texts(board: Leaderboard, row: LeaderboardRow) -> list[tuple[str, str]]:
-    """Cells of a row: text, and small text below it."""
+def _texts(board: Leaderboard, row: LeaderboardRow) -> dict[str, tuple[str, str]]:
+    """Cells of a row by column: text, and small text below it."""
     plain = f".{decimals(board.unit)}f"
     signed = f"+{plain}"
     adjusted = _range(row.adjusted_low, row.adjusted_high, signed)
     judged = "" if row.p_adjusted is None else f"adjusted {adjusted}, p {_p(row.p_adjusted)}"
-    return [
+    cells = [
         (row.label, ""),
+        (_recipes(row.recipes), ""),
         (_budget(board, row.budget), ""),
         (number(row.n_rows), ""),
         (number(row.n_seeds), ""),
@@ -160,6 +192,12 @@ def _texts(board: Leaderboard, row: LeaderboardRow) -> list[tuple[str, str]]:
         (_seconds(row.selection_seconds), ""),
         (_seconds(row.training_seconds), ""),
     ]
+    return dict(zip(HEADERS, cells, strict=True))
+
+
+def _recipes(names: Sequence[str]) -> str:
+    more = len(names) - MAX_RECIPES
+    return ", ".join(names[:MAX_RECIPES]) + (f" and {number(more)} more" if more > 0 else "")
 
 
 def _random(board: Leaderboard) -> str:

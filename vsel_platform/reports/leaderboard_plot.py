@@ -57,13 +57,14 @@ def leaderboard_plot(board: Leaderboard, *, title: str) -> bytes | None:
     axes = picture.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[n + 0.6 for n in lines])[:, 0]
     full = next((row.value for row in board.rows if row.verdict == "full data"), None)
     bands = {band.budget: band for band in board.bands}
+    relative = not board.lower_is_better and any(row.relative is not None for row in board.rows)
     for one, (budget, rows) in zip(axes, panels, strict=True):
         style_axes(one, xlabel=_axis(board) if one is axes[-1] else "", grid="x")
         _background(one, bands.get(budget), full)
-        _rows(one, rows, decimals(board.unit))
+        _rows(one, rows, decimals(board.unit), relative)
         one.set_title(_panel_title(board, budget, rows), loc="left", size=9.5, color=INK, family=FONT, pad=5)
     axes[0].set_xlim(*_limits(board, full))
-    head = "value" + ("  of full" if any(row.relative is not None for row in board.rows) else "")
+    head = "value" + ("  of full" if relative else "")
     axes[0].annotate(head, (1.0, 1.0), (6, 5), xycoords="axes fraction", textcoords="offset points",
                      size=8.5, color=MUTED, family=FONT)  # fmt: skip
     _legend(picture, height, board, full is not None)
@@ -80,7 +81,9 @@ def _panels(board: Leaderboard) -> list[tuple[float, list[LeaderboardRow]]]:
 
 def _subtitle(board: Leaderboard) -> str:
     if not board.n_comparisons:
-        return "Bars: 95 % interval of the value. Nothing is judged, see the notes."
+        bars = any(row.verdict == "not judged" and row.low is not None for row in board.rows)
+        drawn = "Bars: 95 % interval of the value" if bars else "Points: mean over the seeds"
+        return f"{drawn}. Nothing is judged, see the notes."
     return (
         "Bars: 95 % interval of the difference to random, laid at the value; thin: "
         f"for all {number(board.n_comparisons)} comparisons at once"
@@ -114,11 +117,11 @@ def decimals(unit: str) -> int:
     return 1 if unit in ("percent", "points") else 3
 
 
-def _rows(axes: Any, rows: Sequence[LeaderboardRow], digits: int) -> None:
+def _rows(axes: Any, rows: Sequence[LeaderboardRow], digits: int, relative: bool) -> None:
     shown = list(rows) if len(rows) <= MAX_ROWS else list(rows[: MAX_ROWS - 1])
     for y, row in enumerate(shown):
         _row(axes, y, row)
-        text = f"{row.value:.{digits}f}" + (f"  {row.relative:.0f} %" if row.relative is not None else "")
+        text = f"{row.value:.{digits}f}" + (f"  {row.relative:.0f} %" if relative and row.relative is not None else "")
         axes.annotate(
             text, (1.0, y), (6, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
             va="center", size=8.5, color=INK, family=FONT,

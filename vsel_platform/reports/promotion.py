@@ -16,6 +16,7 @@ from vsel_platform.reports.style import (
     FONT,
     INK,
     MUTED,
+    PAPER,
     POOL,
     SELECTED,
     WARNING,
@@ -99,12 +100,14 @@ def promotion_plot(ruling: Promotion, *, title: str) -> bytes | None:
     reach = 1.12 * max(abs(low), abs(high), ruling.max_loss) or 1.0
     style_axes(axes, xlabel=f"candidate - champion, {ruling.measure} [{difference_unit(ruling.unit)}]", grid="x")
     axes.axvspan(-reach, -ruling.max_loss, color=POOL, alpha=0.55, linewidth=0, zorder=0.6)
-    axes.axvline(-ruling.margin, ymin=0.2, color=INK, linewidth=1.0, zorder=0.8)
+    axes.axvline(-ruling.margin, ymin=0.42, color=INK, linewidth=1.0, zorder=0.8)
     axes.axvline(-ruling.max_loss, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0.8)
     colour = SELECTED if good else WARNING
     axes.plot([low, high], [0, 0], color=colour, linewidth=4, solid_capstyle="butt")
     axes.plot([middle], [0], "o" if good else "v", color=colour, markersize=10)
-    text: dict[str, Any] = {"textcoords": "offset points", "family": FONT, "ha": "center", "size": 9.5}
+    # Paper behind a value: the line of a limit may run where it stands.
+    paper = {"facecolor": PAPER, "edgecolor": "none", "boxstyle": "round,pad=0.2"}
+    text: dict[str, Any] = {"textcoords": "offset points", "family": FONT, "ha": "center", "size": 9.5, "bbox": paper}
     axes.annotate(_value(ruling, middle, "+"), (middle, 0), (0, 11), color=INK, weight="bold", **text)
     for end in (low, high) if high - low > 0.16 * reach else ():
         axes.annotate(_value(ruling, end, "+"), (end, 0), (0, -17), color=MUTED, **text)

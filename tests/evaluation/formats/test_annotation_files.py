@@ -97,3 +97,38 @@ def test_the_first_character_is_the_first_that_is_no_blank(tmp_path, content, ex
     assert first_character(tmp_path / "f") == expected
     with pytest.raises(DataError, match="gone: cannot be read"):
         first_character(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no entries; write one per line$"),
+        ('{"a": 1}\n\n{"a"\n{"a": 2}', r"no valid JSON .*line 4 column 1.*; mend lines 3 to 4$"),
+        ('{"a": 1}\n{"a": ]}\n{"a": 2}', "no valid JSON .*; mend line 2$"),
+        ('{"a": 1},\n{"a": 2}', "no valid JSON .*; mend line 1$"),
+        ('[{"a": 1},\n 7]', "entry 2: not an object; mend entry 2$"),
+        ('\n{"a": 1}\n7', "line 3: not an object; mend line 3$"),
+        ("[1,\n 2", "mend line 2$"),
+    ],
+)
+def test_an_own_file_is_to_be_mended_not_downloaded(tmp_path, content, message):
+    path = tmp_path / "own.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=rf"own\.jsonl.*{message}"):
+        read_entries(path, own=True)
+
+
+def test_own_entries_are_named_by_their_lines(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"a": 1}\n\n{\n"a": 2}{"a": 3}\n')
+    entries = read_entries(path, own=True)
+    assert [(entry.place, entry.values["a"]) for entry in entries] == [("line 1", 1), ("line 3", 2), ("line 4", 3)]
+    with pytest.raises(DataError, match=r"line 3: 'a' is 2, not a text; mend line 3"):
+        entries[1].text("a")
+
+
+def test_an_own_file_in_another_encoding_is_to_be_saved_anew(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_bytes(b'{"a": "\xe4"}')
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        read_entries(path, own=True)

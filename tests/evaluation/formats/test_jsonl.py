@@ -135,8 +135,23 @@ def test_upload_for_a_judge_elsewhere(load):
     ],
 )
 def test_wrong_lines_are_refused_with_their_number(load, changes, message):
-    with pytest.raises(DataError, match=f"entry 2.*{message}"):
+    with pytest.raises(DataError, match=f"line 2.*{message}"):
         load(CHOICE, {**LINE, **changes})
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [("answer", "answers"), ("Answers", "answers"), ("anwsers ", "answers"), ("catagory", "category")],
+)
+def test_a_mistyped_field_is_refused_with_its_line_and_the_right_name(load, field, name):
+    line = {key: value for key, value in LINE.items() if key != name}
+    with pytest.raises(DataError, match=rf"mine\.jsonl, line 2: '{field}' is no field; did you mean '{name}'\?"):
+        load(CHOICE, {**line, field: "dog"})
+
+
+def test_other_fields_are_allowed(load):
+    line = {**LINE, "answer": "what a model said", "image_ids": [1], "question": "?", "source": "web", "difficulty": 3}
+    assert load(line) == load(LINE)
 
 
 @given(text=st.none() | st.text(), metric=st.sampled_from(METRICS), compat=st.sampled_from(FORMAT.compats))

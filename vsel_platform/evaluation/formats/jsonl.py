@@ -12,6 +12,8 @@ Fields of a line:
 * `category`: metrics are also given per category. `cluster`: questions that are not independent of each other
   (default: those of the same images, or the question alone).
 
+Other fields are allowed, but one that is nearly the name of a field that the line lacks (`answer`) is refused.
+
 Metrics, all in [0, 1] per question: `exact_match`, the answer equals a right one; `contains`, a right answer stands in
 it as whole words; `choice`, the option is the right one; `vqa_soft`, mean over the annotators (one right answer each)
 of min(1, matches among the others / 3).
@@ -25,6 +27,7 @@ Option `upload`: "mmvet" writes `mm-vet.json`, `{"v1_<question_id>": answer}`, f
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 
 from vsel_platform.errors import ConfigError
 from vsel_platform.evaluation.benchmark import (
@@ -46,6 +49,9 @@ from vsel_platform.evaluation.vqa_normalise import ACCURACIES, normalise_answer
 
 METRICS = ("exact_match", "contains", "choice", "vqa_soft")
 UPLOADS = ("mmvet",)
+FIELDS = ("question_id", "text", "image", "images", "answers", "choices", "metric", "category", "cluster")
+NEAR = 0.8
+"""Similarity (`difflib`) from which on the name of a field is taken for a mistyped one."""
 IMAGE_TAG = "<image>"
 
 _CLEANED: Mapping[str, Callable[[str], str]] = {
@@ -70,7 +76,8 @@ class JsonLinesFormat(BenchmarkFormat):
         upload = files.options.get("upload")
         if upload is not None and upload not in UPLOADS:
             raise ConfigError(f"jsonl: option upload is {upload!r}; choose {' or '.join(UPLOADS)} or leave it out")
-        return all_questions(files.questions, [_question(entry, upload) for entry in read_entries(files.questions)])
+        entries = read_entries(files.questions, own=True)
+        return all_questions(files.questions, [_question(entry, upload) for entry in entries])
 
     def judge(self, questions: Sequence[Question], texts: Sequence[str | None], compat: Compat) -> list[Judgement]:
         """Score by the metric of each question."""
@@ -93,6 +100,7 @@ class JsonLinesFormat(BenchmarkFormat):
 
 
 def _question(entry: Entry, upload: str | None) -> Question:
+    _require_names(entry)
     question_id, images = entry.identifier("question_id"), _images(entry)
     choices = entry.texts("choices") if "choices" in entry.values else ()
     metric = entry.values.get("metric", "choice" if choices else "exact_match")
@@ -114,6 +122,16 @@ def _question(entry: Entry, upload: str | None) -> Question:
         category=entry.identifier("category") if "category" in entry.values else "",
         extra={"metric": metric, "upload": upload},
     )
+
+
+def _require_names(entry: Entry) -> None:
+    """Raises DataError for an unknown field that is nearly one that the line lacks: it would be left out silently."""
+    images = {"image", "images"} if {"image", "images"} & entry.values.keys() else set()
+    missing = [name for name in FIELDS if name not in entry.values and name not in images]
+    for field in entry.values:
+        near = get_close_matches(field.strip().lower(), missing, n=1, cutoff=NEAR) if field not in FIELDS else []
+        if near:
+            raise entry.error(f"{field!r} is no field; did you mean {near[0]!r}? Mend it, or give it another name")
 
 
 def _images(entry: Entry) -> tuple[str, ...]:

@@ -76,10 +76,15 @@ FORMAT = RowsFormat()
 def _rows(path: str) -> list[Mapping[str, Any]]:
     try:
         found = orjson.loads(Path(path).read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise DataError(f"{path}: held-out rows are a JSON list of LLaVA rows: {error}") from error
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON list of rows") from error
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{path}: no valid JSON ({error}); mend line {error.lineno}") from error
+    if not isinstance(found, list):
         raise DataError(f"{path}: held-out rows are a JSON list of objects with `conversations`")
+    for position, row in enumerate(found):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {position} is no object with `conversations`; mend it")
     return found
 
 
@@ -87,7 +92,7 @@ def _questions(row: Mapping[str, Any], identity: str, task: str, where: str) -> 
     turns = [_turn(turn, where) for turn in row.get("conversations") or ()]
     images = _images(row)
     if sum(text.count(IMAGE_TAG) for _, text in turns) != len(images):
-        raise DataError(f"{where}: {len(images)} images, but another number of {IMAGE_TAG} tags in its turns")
+        raise DataError(f"{where}: {len(images)} images, but another number of {IMAGE_TAG} tags in its turns; mend it")
     return [
         Question(
             question_id=f"{identity}#{number}",
@@ -105,7 +110,7 @@ def _questions(row: Mapping[str, Any], identity: str, task: str, where: str) -> 
 def _turn(turn: Any, where: str) -> tuple[str, str]:
     speaker, text = (turn.get("from"), turn.get("value")) if isinstance(turn, Mapping) else (None, None)
     if speaker not in ROLES or not isinstance(text, str):
-        raise DataError(f"{where}: a turn needs `from` (human or gpt) and a text in `value`")
+        raise DataError(f"{where}: a turn needs `from` (human or gpt) and a text in `value`; mend it")
     return ROLES[speaker], text
 
 

@@ -17,6 +17,10 @@ def test_markup_is_text():
     assert cell("<img src=x> | `a` [b](c)") == r"\<img src=x\> \| \`a\` \[b\](c)"
 
 
+def test_underlines_inside_words_are_left_alone():
+    assert cell("presel_15_s2 _x_ a\\_b __init__") == r"presel_15_s2 \_x\_ a\\\_b \_\_init\_\_"
+
+
 @given(st.lists(st.lists(st.text(max_size=20), min_size=2, max_size=2), min_size=1, max_size=5))
 def test_every_row_is_one_line_with_its_columns(rows):
     lines = table(["one", "two"], rows).split("\n")

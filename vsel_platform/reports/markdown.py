@@ -1,8 +1,11 @@
 """Tables in Markdown, safe for any text."""
 
+import re
 from collections.abc import Sequence
 
 _SPECIAL = str.maketrans({c: "\\" + c for c in "\\`*_{}[]<>|#~$!"})
+# Inside a word an underline marks nothing, and names of recipes are read in terminals too.
+_INSIDE_A_WORD = re.compile(r"(?<=[A-Za-z0-9])\\_(?=[A-Za-z0-9])")
 
 
 class Long(str):
@@ -26,7 +29,7 @@ def cell(value: object, limit: int = 80) -> str:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     text = " ".join(str(value).split())
     text = text if len(text) <= limit or isinstance(value, Long) else text[: limit - 1] + "…"
-    return text.translate(_SPECIAL)
+    return _INSIDE_A_WORD.sub("_", text.translate(_SPECIAL))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -17,11 +17,12 @@ import torch
 
 from vsel_platform.config import VlmSettings
 from vsel_platform.demo.dataset import ensure_dataset
-from vsel_platform.evaluation.answering import QuestionRow, answer_questions, question_row
+from vsel_platform.evaluation.answering import QuestionRow, answer_questions, question_row, rows_of_a_batch
 from vsel_platform.evaluation.benchmark import BenchmarkFiles
 from vsel_platform.evaluation.formats.rows import FORMAT
 from vsel_platform.models.load import load_vlm
 from vsel_platform.pipeline.lookup import open_image
+from vsel_platform.signals.windows import WINDOW_ROWS, WindowOptions
 
 RATIO = 4.0
 MAX_NEW_TOKENS = 16
@@ -53,6 +54,12 @@ def one_at_a_time(rows: Sequence[QuestionRow], images: Path, model: object) -> t
     return answers, time.perf_counter() - start
 
 
+def kept_together(model: object) -> int:
+    """Questions in a window, as in the platform's evaluations."""
+    found = rows_of_a_batch(model, WindowOptions().batch_tokens, MAX_NEW_TOKENS)  # type: ignore[arg-type]
+    return min(WINDOW_ROWS, found)
+
+
 def batched(rows: Sequence[QuestionRow], images: Path, model: object) -> tuple[list[str], float]:
     """Answers, and the seconds that they took."""
     start = time.perf_counter()
@@ -63,6 +70,7 @@ def batched(rows: Sequence[QuestionRow], images: Path, model: object) -> tuple[l
             rows,
             lambda name: open_image(str(images / name), max_pixels=10**8),
             max_new_tokens=MAX_NEW_TOKENS,
+            options=WindowOptions(window_rows=kept_together(model)),
         )
         for answer in window
     ]

@@ -14,6 +14,11 @@ from vsel_platform.models.scoring import score_batch
 from vsel_platform.models.vlm import RenderedRow, VisionLanguageModel
 from vsel_platform.signals.windows import RowWindow, WindowOptions, windows
 
+QUESTION_TOKENS = 64
+"""Tokens of a question's text in `rows_of_a_batch`."""
+IMAGE_TOKENS = 1024
+"""The same of an image, where they differ from one to the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -44,6 +49,12 @@ def question_row(question: Question, *, losses: bool) -> QuestionRow:
     """The row of a question, with its right answer if its loss is wanted and there is exactly one."""
     right = question.answers[0] if losses and len(question.answers) == 1 else None
     return QuestionRow(question.question_id, question.turns, question.images, right)
+
+
+def rows_of_a_batch(model: VisionLanguageModel, batch_tokens: int, max_new_tokens: int) -> int:
+    """About how many questions with an image fill a batch: what is kept together, and lost together by a kill."""
+    image_tokens = int(getattr(model, "image_tokens", IMAGE_TOKENS))
+    return max(1, batch_tokens // (image_tokens + QUESTION_TOKENS + max_new_tokens))
 
 
 def answer_questions(

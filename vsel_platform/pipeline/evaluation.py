@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from vsel_platform.config_evaluation import BASE
 from vsel_platform.errors import NotMaterializedError
-from vsel_platform.evaluation.answering import Answer, answer_questions, question_row
+from vsel_platform.evaluation.answering import Answer, answer_questions, question_row, rows_of_a_batch
 from vsel_platform.evaluation.benchmark import Judgement, Measure, Question
 from vsel_platform.evaluation.metric_rows import loss_measures, metric_rows, summary
 from vsel_platform.evaluation.self_questioning import answer_with_self_questions
@@ -239,8 +239,9 @@ def _given(ctx: Context, benchmark: Benchmark, todo: Sequence[Any], checkpoint: 
         if checkpoint is None:
             confirm_weights(ctx, vlm_fingerprint(ctx.project.vlm), model.fingerprint)
         rows = [question_row(question, losses=benchmark.settings.losses) for question in ordered]
-        options = WindowOptions(ctx.project.vlm.batch_tokens, WINDOW_ROWS)
         most, asking = benchmark.max_new_tokens, benchmark.settings.self_questioning
+        batch_tokens = ctx.project.vlm.batch_tokens
+        options = WindowOptions(batch_tokens, min(WINDOW_ROWS, rows_of_a_batch(model, batch_tokens, most)))
         if asking.questions:
             windows = answer_with_self_questions(
                 model, rows, benchmark.image, asking, max_new_tokens=most, options=options

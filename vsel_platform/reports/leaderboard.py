@@ -119,8 +119,8 @@ def explanation(boards: Sequence[Leaderboard]) -> list[str]:
     """How the values, intervals and verdicts of all boards came about, one paragraph each."""
     resamples = " or ".join(number(n) for n in sorted({board.n_resamples for board in boards}))
     texts = [
-        "Value is the mean over the seeds; the range with it is its 95 % interval. Intervals resample whole clusters of "
-        f"questions ({resamples} times, the same ones for all runs) and add the spread between seeds."
+        "Value is the mean over the seeds; the range with it is its 95 % interval. Intervals resample whole clusters "
+        f"of questions ({resamples} times, the same ones for all runs) and add the spread between seeds."
     ]
     if any(board.critical is not None for board in boards):
         texts.append(

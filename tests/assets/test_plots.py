@@ -118,7 +118,7 @@ def test_reasons_are_explained_most_frequent_first(tmp_path):
     refused = [{"position": i, "reason": reason, "detail": "d"} for i, reason in enumerate(reasons)]
     publish(ctx, "quarantine", {"dataset": "shapes"}, refused)
     rows = table_rows(plots.quarantine(ctx, "shapes")["what the reasons mean"])
-    assert rows[0].startswith(r"| duplicate\_row | 2 | The complete row, id included,")
+    assert rows[0].startswith("| duplicate_row | 2 | The complete row, id included,")
     assert rows[0].endswith("the same content under another id is accepted, as a repeated row. |")
     assert "scored and selected once" in str(plots.dataset(ctx, "shapes")["what repeated rows are"].value)
 
@@ -244,9 +244,9 @@ def test_metrics_are_listed_with_intervals_and_what_was_not_understood(tmp_path)
     assert set(metadata) == {"metrics"}
     rows = [row.strip("| ").split(" | ") for row in table_rows(metadata["metrics"])]
     assert [row[:2] for row in rows[:3]] == [
-        [r"exact\_match", "all"],
-        [r"exact\_match", "colour"],
-        [r"exact\_match", "side"],
+        ["exact_match", "all"],
+        ["exact_match", "colour"],
+        ["exact_match", "side"],
     ]
     assert rows[0][2].startswith("40.0 (")
     assert rows[2][2:] == ["0.0 (0.0 to 3.6)", "percent", "100", "0"]  # exact binomial: nothing to resample
